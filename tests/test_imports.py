@@ -1,0 +1,105 @@
+"Who may import whom: wings from left to right, light at the top, and nothing that settings.ini does not install."
+import ast, re, subprocess, sys
+from importlib.metadata import packages_distributions
+
+import pytest
+
+from conftest import ROOT
+
+LIB = ROOT/'emonb'
+WINGS = ['data', 'signals', 'models', 'study']
+ASSEMBLY = 'study/experiment.py'    # the one module that knows all by name
+MODULES = [p.relative_to(LIB).as_posix() for p in sorted(LIB.rglob('*.py')) if not p.name.startswith('_')]
+
+
+def parsed(name): return ast.parse((LIB/name).read_text(encoding='utf-8'))
+
+
+def imported(name, tree, top_level=False):
+    """Absolute names of all modules that the module called `name` (a path inside emonb/) imports; with `top_level` those
+    loaded with the module itself. nbdev writes imports of the package's own modules as relative ones."""
+    def walk(node):
+        for child in ast.iter_child_nodes(node):
+            if top_level and isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)): continue
+            yield child
+            yield from walk(child)
+    names = set()
+    for node in walk(tree):
+        if isinstance(node, ast.Import): names |= {a.name for a in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert all(a.name != '*' for a in node.names), f'{name}, line {node.lineno}: star import'
+            start = ['emonb', *name.split('/')][:-node.level] if node.level else []
+            base = '.'.join([*start, *filter(None, [node.module])])
+            names |= {f'{base}.{a.name}' for a in node.names} | {base}
+    return names
+
+
+def allowed(wing):
+    "Wings that a module of `wing` may import; models take tensors and know neither data nor signals."
+    return {'models'} if wing == 'models' else set(WINGS[:WINGS.index(wing) + 1]) if wing in WINGS else set()
+
+
+def strangers(name, tree):
+    "Modules of emonb that the module called `name` imports and may not."
+    here = [m.split('.')[1:] for m in imported(name, tree) if m.split('.')[0] == 'emonb']
+    wing = name.split('/')[0] if '/' in name else ''
+    if name == ASSEMBLY: return set()
+    bad = {'.'.join(m) for m in here if m and m[0] in WINGS and m[0] not in allowed(wing)}
+    return bad | {'.'.join(m) for m in here if m[:2] == ['study', 'experiment']}
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_wings(name):
+    assert name == 'core.py' or name.split('/')[0] in WINGS, 'a module lies in a wing'
+    bad = strangers(name, parsed(name))
+    assert not bad, f'{name} imports {sorted(bad)}: data → signals → models → study'
+
+
+@pytest.mark.parametrize('name,code,bad', [
+    ('models/x.py', 'from emonb.data.recordings import Prepared', True), ('models/x.py', 'import emonb.signals.faces', True),
+    ('models/x.py', 'def f():\n from emonb.data import casme3', True), ('models/x.py', 'from emonb.models.psnet import PSNet', False),
+    ('data/x.py', 'from emonb.signals.depth import clean', True), ('data/x.py', 'from emonb import study', True),
+    ('models/x.py', 'from ..data.recordings import Prepared', True), ('models/x.py', 'from .psnet import PSNet', False),
+    ('models/x.py', 'from .. import data', True), ('core.py', 'from .study.train import fit_fold', True),
+    ('signals/x.py', 'from emonb.data.recordings import Signals', False), ('study/x.py', 'from emonb.models.psnet import PSNet', False),
+    ('study/x.py', 'from emonb.study.experiment import run', True), ('study/experiment.py', 'from emonb.data.casme3 import x', False),
+    ('core.py', 'from emonb.data.recordings import Signals', True)])
+def test_the_rule_can_be_broken(name, code, bad): assert bool(strangers(name, ast.parse(code))) == bad
+
+
+@pytest.mark.parametrize('module', ['emonb', 'emonb.core'])
+def test_light(module):
+    "Neither the package nor its core loads a heavy library."
+    heavy = ['torch', 'torchvision', 'timm', 'mne', 'cv2', 'neurokit2', 'pandas', 'matplotlib', 'seaborn', 'scipy', 'sklearn', 'IPython', 'numpy']
+    say = f'import sys, {module}; print(*[m for m in {heavy} if m in sys.modules])'
+    p = subprocess.run([sys.executable, '-c', say], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert p.returncode == 0, p.stderr
+    assert p.stdout.split() == []
+
+
+def canonical(name): return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def required(key):
+    "Names of the distributions that settings.ini lists under `key`."
+    line = re.search(rf'^{key}\s*=\s*(.*)$', (ROOT/'settings.ini').read_text(encoding='utf-8'), re.M)[1]
+    return {canonical(re.match(r'[\w.-]+', r)[0]) for r in line.split()}
+
+
+def test_every_import_is_required():
+    "What a module loads with itself comes with emonb, not with something that happens to be installed beside it."
+    owners, have, missing = packages_distributions(), required('requirements'), {}
+    for name in MODULES:
+        for top in {m.split('.')[0] for m in imported(name, parsed(name), top_level=True)}:
+            if top in sys.stdlib_module_names or top == 'emonb': continue
+            if not have & {canonical(d) for d in owners.get(top, [])}: missing.setdefault(top, []).append(name)
+    assert not missing, f'not among the requirements in settings.ini: {missing}'
+
+
+def test_package_needs_no_development_tool():
+    "nbdev and its family make the modules; the modules do not need them."
+    tools = {'nbdev', 'fastcore', 'execnb', 'ghapi', 'fastgit', 'pytest'}
+    assert tools <= required('dev_requirements') and not tools & required('requirements')
+    for name in MODULES:
+        used = {m.split('.')[0] for m in imported(name, parsed(name))} & (tools | {'torchaudio'})
+        assert not used, f'{name} imports {used}'

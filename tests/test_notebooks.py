@@ -1,0 +1,81 @@
+"Every notebook of nbs/ runs from its first cell to its last, in a kernel of its own."
+import asyncio, json, os, re, signal, subprocess, sys
+
+import nbformat, pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from conftest import NBS, notebooks
+
+LIMIT = 300    # seconds for one chapter; they are written to need less than 60
+
+# Each run notebook with small parameters: {'90_loso': [{'dataset': 'casme3', ...}, ...]}; `out` is added here.
+RUNS = {}
+RUN_LIMIT = 600
+
+CHAPTERS = [p for p in notebooks() if not re.match(r'[89]\d_', p.name)]
+RUN_NOTEBOOKS = notebooks('[89][0-9]_*.ipynb')
+
+
+def execute(path):
+    "The notebook at `path` after a run in a fresh kernel in its folder; what went wrong and in which cell, as one message."
+    nb, at = nbformat.read(path, as_version=4), [None]
+    def started(cell, cell_index): at[0] = cell_index
+    client = NotebookClient(nb, timeout=LIMIT, kernel_name='python3', on_cell_start=started, resources={'metadata': {'path': str(path.parent)}})
+    try: asyncio.run(asyncio.wait_for(client.async_execute(), LIMIT))
+    except (CellExecutionError, CellTimeoutError, DeadKernelError, TimeoutError) as e:
+        why = re.sub(r'\x1b\[[\d;]*m', '', str(e)) or f'not done after {LIMIT} s'
+        source = '' if at[0] is None else nb.cells[at[0]].source
+        pytest.fail(f'{path.name}, cell {at[0]}: {type(e).__name__}\n--- the cell\n{source}\n--- what happened\n{why[-6000:]}', pytrace=False)
+    return nb
+
+
+@pytest.mark.parametrize('path', CHAPTERS, ids=lambda p: p.stem)
+def test_notebook(path):
+    before = {p for p in path.parent.rglob('*') if p.suffix != '.ipynb'}
+    nb = execute(path)
+    assert all(c.execution_count for c in nb.cells if c.cell_type == 'code' and c.source.strip()), 'a cell was left out'
+    left = {p for p in path.parent.rglob('*') if p.suffix != '.ipynb'} - before
+    assert not left, f'{path.name} leaves files in nbs/: {sorted(p.name for p in left)}'
+
+
+def test_index_shows_the_chapters_as_they_are():
+    def shown(nb): return [''.join(o['data']['text/markdown']) for c in nb.cells for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
+    path = NBS/'index.ipynb'
+    stored, now = shown(nbformat.read(path, as_version=4)), shown(execute(path))
+    assert now and stored == now, 'run nbs/index.ipynb once, save it, then python nbs/_docs.py'
+
+
+def test_every_run_notebook_has_a_small_run():
+    assert {p.stem for p in RUN_NOTEBOOKS} == set(RUNS)
+
+
+def papermill(path, done, parameters, cwd, limit=RUN_LIMIT):
+    "Run papermill as on the command line; its exit status and what it printed. Nothing it started outlives it."
+    args = [a for k, v in parameters.items() for a in ('-p', k, str(v))]
+    p = subprocess.Popen([sys.executable, '-m', 'papermill', str(path), str(done), *args], cwd=cwd, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    try: said = p.communicate(timeout=limit)[0]
+    except subprocess.TimeoutExpired: said = f'not done after {limit} s'
+    finally:
+        try: os.killpg(p.pid, signal.SIGKILL)
+        except ProcessLookupError: pass
+        p.wait()
+    return p.returncode, said
+
+
+@pytest.mark.parametrize('name,parameters', [(n, p) for n, many in RUNS.items() for p in many],
+                         ids=[f"{n}-{'-'.join(map(str, p.values()))}" for n, many in RUNS.items() for p in many])
+def test_run(name, parameters, tmp_path, scratch):
+    "Through papermill, from a folder that is not the notebook's; runs share that folder, so a twin is written once."
+    out, done, cwd = tmp_path/'out', tmp_path/'done.ipynb', scratch/'runs'
+    cwd.mkdir(exist_ok=True)
+    status, said = papermill(NBS/f'{name}.ipynb', done, {**parameters, 'out': out}, cwd)
+    assert status == 0, said[-6000:]
+    nb = nbformat.read(done, as_version=4)
+    assert all(c.execution_count for c in nb.cells if c.cell_type == 'code' and c.source.strip())
+    def refuse(word): raise ValueError(f'{word} in summary.json')
+    summary = json.loads((out/'summary.json').read_text(encoding='utf-8'), parse_constant=refuse)
+    assert summary['provenance'] in ('real', 'annotation', 'simulated')
+    shown = json.dumps([c.outputs for c in nb.cells if c.cell_type == 'code'])
+    assert ('SIMULATED' in shown) == (summary['provenance'] == 'simulated')

@@ -1,0 +1,98 @@
+"The package as others get it: built from a source distribution, installed alone into an empty environment, imported elsewhere."
+import json, os, re, shutil, subprocess, sys, sysconfig, tarfile, zipfile
+from pathlib import Path
+
+import pytest
+
+from conftest import NBS, ROOT
+
+MODULES = sorted('.'.join(p.relative_to(ROOT).with_suffix('').parts) for p in (ROOT/'emonb').rglob('*.py') if not p.name.startswith('_'))
+OUTSIDE = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'PYTHONHOME')}
+
+
+def run(*command, cwd, env=OUTSIDE, limit=300):
+    p = subprocess.run([str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=limit)
+    assert p.returncode == 0, (p.stdout + p.stderr)[-6000:]
+    return p.stdout
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    "The sdist, and the wheel that is made from that sdist (so a file missing from MANIFEST.in breaks it), without a network."
+    top, out = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('dist')
+    for name in ('setup.py', 'settings.ini', 'MANIFEST.in', 'README.md', 'LICENSE'): shutil.copy(ROOT/name, top)
+    shutil.copytree(ROOT/'emonb', top/'emonb', ignore=shutil.ignore_patterns('__pycache__'))
+    run(sys.executable, '-m', 'build', '--no-isolation', '--outdir', out, top, cwd=top)
+    (wheel,), (sdist,) = out.glob('*.whl'), out.glob('*.tar.gz')
+    return wheel, sdist
+
+
+@pytest.fixture(scope='module')
+def environment(built, tmp_path_factory):
+    "Python of an empty environment that holds emonb alone."
+    top = tmp_path_factory.mktemp('empty')/'venv'
+    run(sys.executable, '-m', 'venv', '--without-pip', top, cwd=top.parent)
+    python = top/('Scripts' if os.name == 'nt' else 'bin')/'python'
+    run(sys.executable, '-m', 'pip', '--python', python, 'install', '--quiet', '--no-deps', '--no-index', '--disable-pip-version-check', built[0], cwd=top.parent)
+    return python
+
+
+def test_contents(built):
+    wheel, sdist = built
+    inside = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith('emonb/')}
+    assert inside == {p.relative_to(ROOT).as_posix() for p in (ROOT/'emonb').rglob('*.py')}
+    with tarfile.open(sdist) as t: names = {n.partition('/')[2] for n in t.getnames()}
+    assert {'setup.py', 'settings.ini', 'README.md', 'LICENSE', 'MANIFEST.in'} <= names
+
+
+def test_metadata(built):
+    wheel = zipfile.ZipFile(built[0])
+    meta = wheel.read(next(n for n in wheel.namelist() if n.endswith('METADATA'))).decode()
+    ini = dict(re.findall(r'^(\w+)\s*=\s*(.*)$', (ROOT/'settings.ini').read_text(encoding='utf-8'), re.M))
+    assert f"Version: {ini['version']}\n" in meta and f"Requires-Python: >={ini['min_python']}\n" in meta and 'Apache-2.0' in meta
+    needs = re.findall(r'^Requires-Dist: ([\w.-]+)(.*)$', meta, re.M)
+    assert len([n for n, rest in needs if 'extra ==' not in rest]) == len(ini['requirements'].split())
+    assert len([n for n, rest in needs if 'extra ==' in rest]) == len(ini['dev_requirements'].split())
+
+
+def test_import_with_nothing_else(environment, tmp_path):
+    "`import emonb` and its core need only the standard library."
+    said = run(environment, '-c', 'import emonb, emonb.core; print(emonb.__version__, emonb.__file__)', cwd=tmp_path)
+    assert Path(said.split()[1]).is_relative_to(environment.parents[1])
+    p = subprocess.run([environment, '-c', 'import torch'], cwd=tmp_path, env=OUTSIDE, capture_output=True)
+    assert p.returncode, 'the environment is not empty'
+
+
+@pytest.fixture(scope='module')
+def with_requirements(environment):
+    """The same environment beside the packages of this one. They come after its own, and .pth files among them are not
+    followed, so that no editable emonb is seen."""
+    own = Path(run(environment, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))', cwd=environment.parent).strip())
+    (own/'requirements.pth').write_text('\n'.join(dict.fromkeys([sysconfig.get_path('purelib'), sysconfig.get_path('platlib')])) + '\n')
+    return environment
+
+
+def test_every_module_imports(with_requirements, tmp_path):
+    say = f'''
+import importlib, json
+print(json.dumps({{m: importlib.import_module(m).__file__ for m in {MODULES}}}))'''
+    files = json.loads(run(with_requirements, '-c', say, cwd=tmp_path).splitlines()[-1])
+    assert len(files) == len(MODULES) > 1
+    outside = {m: f for m, f in files.items() if not Path(f).is_relative_to(with_requirements.parents[1])}
+    assert not outside, f'not the installed ones: {outside}'
+    assert not list(tmp_path.iterdir()), 'an import wrote files'
+
+
+LATENT = '''
+import torch
+from emonb.models import latent_emotion
+from emonb.models.latent_emotion import LatentEmotion
+print(latent_emotion.__file__)
+'''
+
+
+@pytest.mark.skipif(not (NBS/'34_latent_emotion.ipynb').exists(), reason='there is no chapter 34 yet')
+def test_model_from_the_wheel(with_requirements, tmp_path):
+    "The assembled model of the first paper is built and answers, outside the checkout."
+    said = run(with_requirements, '-c', LATENT, cwd=tmp_path)
+    assert Path(said.split()[0]).is_relative_to(with_requirements.parents[1])
