@@ -178,11 +178,19 @@ class PreparedWriter:
     def __enter__(self): return self
     def __exit__(self, *exc): self.x = {}; shutil.rmtree(self.tmp, ignore_errors=True)
 
+    def keep(self, rows):
+        "Leave out every sample that is not in `rows` (sorted positions)."
+        for k, a in self.x.items():
+            if len(rows) == len(a): continue
+            with open(self.tmp/f'{k}.kept', 'wb') as f: np.save(f, a[rows])
+            os.replace(self.tmp/f'{k}.kept', self.tmp/f'{k}.npy')
+            self.x[k] = np.load(self.tmp/f'{k}.npy', mmap_mode='r+')
+
     def finish(self, meta:pd.DataFrame, classes, provenance, info) -> Prepared:
         "Check, flush and rename into place; returns the set as it lies on disk."
         check_finite(self.x, meta)
         Prepared(self.x, meta, list(classes), provenance, info)
-        for a in self.x.values(): a.flush()
+        for a in self.x.values(): a.flush() if isinstance(a, np.memmap) else None
         self.x = {}
         meta.to_parquet(self.tmp/'meta.parquet')
         write_json(self.tmp/'header.json', dict(classes=list(classes), provenance=provenance, info=info))
