@@ -20,6 +20,7 @@ def processors(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_geta
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     "The whole command runs on up to four processors, one test at a time on each; files named on the command line, or -n, decide for themselves."
+    if 'PYTEST_XDIST_WORKER' in os.environ: return    # a worker must not start workers of its own
     whole = config.args_source is not pytest.Config.ArgsSource.ARGS
     if whole and hasattr(config.option, 'numprocesses') and config.option.numprocesses is None and not config.option.usepdb and processors() > 1:
         config.option.numprocesses, config.option.maxschedchunk = min(4, processors()), 1
