@@ -103,7 +103,7 @@ def _group_counts(n_subjects, n_blocks, n_cells, max_folds, subject_groups, stim
 # %% ../../nbs/50_splits.ipynb #cell-022
 def clock_edges(start_s,            # (N,) s since the start of the session
                 y,                  # (N,) labels
-                n_blocks:int=4,     # how many blocks
+                n_blocks:int=5,     # how many blocks
                 candidates:int=80   # at most so many places to cut
                ) -> np.ndarray:     # (n_blocks+1,) s; block b is edges[b] <= start < edges[b+1]
     "Edges of session-time blocks, each of which holds every class as far as possible."
@@ -133,10 +133,9 @@ def _clock_parts(start, length, y, n_blocks, guard_s):
     parts, clear = [], []
     for a, b in zip(edges[:-1], edges[1:]):
         inside = (start >= a) & (start < b)
-        end = (start + length)[inside].max() if inside.any() else a
-        until = f'{b/60:.0f}' if np.isfinite(b) else 'end'
-        parts.append((f'{a/60:.0f} to {until} min', inside))
-        clear.append((start + length <= a - guard) | (start >= max(end, min(b, end)) + guard))
+        over = max(b, (start + length)[inside].max())                  # the last window of a block may reach past its edge
+        parts.append((f"{a/60:.0f} to {f'{b/60:.0f}' if np.isfinite(b) else 'end'} min", inside))
+        clear.append((start + length <= a - guard) | (start >= over + guard))
     return parts, clear
 
 # %% ../../nbs/50_splits.ipynb #cell-030
