@@ -117,8 +117,7 @@ def test_readme_is_made_from_index():
 def test_links_of_the_readme_lead_somewhere():
     text = (ROOT/'README.md').read_text(encoding='utf-8')
     links = [t for t in re.findall(r'\]\(([^)\s]+)\)', text) if not re.match(r'\w+:|#', t)]
-    assert len(links) >= len(notebooks('[0-9][0-9]_*.ipynb'))
-    assert not [t for t in links if not (ROOT/t).exists()]
+    assert links and not [t for t in links if not (ROOT/t).exists()]
 
 
 def test_the_two_commands_of_the_readme():

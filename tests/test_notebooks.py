@@ -1,9 +1,9 @@
 "Every notebook of nbs/ runs from its first cell to its last, in a kernel of its own."
-import asyncio, json, os, re, signal, subprocess, sys
+import asyncio, json, os, re, signal, subprocess, sys, time
 
 import nbformat, pytest
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 from conftest import NBS, notebooks
 
@@ -19,14 +19,17 @@ RUN_NOTEBOOKS = notebooks('[89][0-9]_*.ipynb')
 
 def execute(path):
     "The notebook at `path` after a run in a fresh kernel in its folder; what went wrong and in which cell, as one message."
-    nb, at = nbformat.read(path, as_version=4), [None]
+    nb, at, start = nbformat.read(path, as_version=4), [None], time.monotonic()
     def started(cell, cell_index): at[0] = cell_index
-    client = NotebookClient(nb, timeout=LIMIT, kernel_name='python3', on_cell_start=started, resources={'metadata': {'path': str(path.parent)}})
-    try: asyncio.run(asyncio.wait_for(client.async_execute(), LIMIT))
-    except (CellExecutionError, CellTimeoutError, DeadKernelError, TimeoutError) as e:
-        why = re.sub(r'\x1b\[[\d;]*m', '', str(e)) or f'not done after {LIMIT} s'
-        source = '' if at[0] is None else nb.cells[at[0]].source
-        pytest.fail(f'{path.name}, cell {at[0]}: {type(e).__name__}\n--- the cell\n{source}\n--- what happened\n{why[-6000:]}', pytrace=False)
+    client = NotebookClient(nb, timeout=None, kernel_name='python3', on_cell_start=started, resources={'metadata': {'path': str(path.parent)}})
+    try: asyncio.run(asyncio.wait_for(client.async_execute(), LIMIT)); failed = None
+    except (CellExecutionError, DeadKernelError, TimeoutError) as e: failed = e
+    if failed is not None:
+        late = time.monotonic() - start >= LIMIT
+        why = f'stopped: not done after {LIMIT} s' if late else re.sub(r'\x1b\[[\d;]*m', '', str(failed))
+        source = nb.cells[at[0]].source if at[0] is not None else ''
+        what = why if isinstance(failed, CellExecutionError) else f'{source}\n------------------\n{why}'
+        pytest.fail(f'{path.name}, cell {at[0]}: {type(failed).__name__}\n{what[-8000:]}', pytrace=False)
     return nb
 
 
