@@ -141,7 +141,8 @@ def paired(y, a, b,             # (N,) labels; predictions of the two systems, (
 def verdict(d:dict,              # from `paired`
             a:str='a', b:str='b', alpha:float=.05) -> str:
     "One sentence on a paired difference; 'no difference shown' unless p < alpha and the interval leaves out zero."
-    span = f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], p = {d['p']:.3f}"
+    p = '< .001' if d['p'] < .001 else f"= {d['p']:.3f}"
+    span = f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], p {p}"
     if d['p'] < alpha and d['low']*d['high'] > 0: return f"{a if d['difference'] > 0 else b} above {b if d['difference'] > 0 else a}: {span}"
     return f'no difference shown between {a} and {b}: {span}'
 
@@ -232,8 +233,9 @@ def floors(meta, y, splits, num_classes:int, seed:int=0,
         out['stratified'][:, s.test] = np.random.default_rng(fold_seed(seed, 'stratified', s.name)).choice(num_classes, (draws, len(s.test)), p=count/count.sum())
         shared = subject is not None and len(both := np.intersect1d(subject[s.train], subject[s.test])) and len(np.unique(subject[s.train])) > 1
         known = table.assign(subject=subject) if shared else table
-        if known.shape[1]: out['metadata'][s.test] = _from_columns(known, y, s)
         if 'stimulus' in table: out['stimulus'][s.test] = _from_columns(table[['stimulus']], y, s)
+        if list(known) == ['stimulus']: out['metadata'][s.test] = out['stimulus'][s.test]
+        elif known.shape[1]: out['metadata'][s.test] = _from_columns(known, y, s)
         if 'start_s' in table: out['clock'][s.test] = _from_clock(table['start_s'].to_numpy(float), y, s, seed, trees)
     return {k: v if (v >= 0).any() else None for k, v in out.items()}
 

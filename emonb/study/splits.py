@@ -167,7 +167,7 @@ def make_splits(meta,                  # the table of a prepared set
                 seed:int=0,            # shuffles windows, trials and groups; the leave-one-out protocols do not depend on it
                 n_splits:int=10,       # folds of 'windows' and 'trials'
                 per_subject:bool=False,  # 'windows' and 'trials' inside each subject
-                n_blocks:int=4,        # blocks of time of 'clock_x_subject'
+                n_blocks:int=5,        # blocks of time of 'clock_x_subject'
                 guard_s:float|None=None,  # s kept free on either side of a block; default: one longest window
                 max_folds:int=400,     # the crossed protocols group subjects (and stimuli) above this
                 subject_groups:int|None=None,   # leave whole groups of subjects out, this many groups
