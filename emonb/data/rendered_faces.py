@@ -156,7 +156,7 @@ class FaceModel:
         if any(shift):
             M = np.float32([[1, 0, shift[0]], [0, 1, shift[1]]])
             img = cv2.warpAffine(img, M, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            mm = cv2.warpAffine(mm, M, self.size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+            mm = cv2.warpAffine(mm, M, self.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return img*np.asarray(glow, np.float32), mm
 
 # %% ../../nbs/16_rendered_faces.ipynb #cell-017
