@@ -140,7 +140,7 @@ NEEDED = dict(A=('subject', 'filename', 'onset', 'apex', 'offset', 'au', 'emotio
 APPLY = 'the annotation sheets are public (github.com/jingtingEmmaLi/CAS-ME-3), for the frames apply at casme.psych.ac.cn; data/README.md shows the tree'
 
 def _read_csv(path) -> pd.DataFrame:
-    "A csv as text, whatever its separator; column '' counts the cells of a row, which tells an unquoted '4,5'."
+    "A csv as text, whatever its separator; column '#cells' counts the cells of a row, which tells an unquoted '4,5'."
     data = path.read_bytes()
     for encoding in ('utf-8-sig', 'gb18030', 'latin-1'):
         try: text = data.decode(encoding); break
@@ -149,7 +149,7 @@ def _read_csv(path) -> pd.DataFrame:
     head, *rows = list(csv.reader(io.StringIO(text), delimiter=max(',;\t', key=head.count))) or [[]]
     filled = [len(r) - next((k for k, v in enumerate(reversed(r)) if v.strip()), len(r)) for r in rows]
     t = pd.DataFrame([(r + [None]*len(head))[:len(head)] for r in rows], columns=head, dtype=object).replace('', None)
-    return t.assign(**{'': [n if n > len(head) else None for n in filled]})
+    return t.assign(**{'#cells': [n if n > len(head) else None for n in filled]})
 
 def read_tables(path) -> dict[str, pd.DataFrame]:
     "Every table of an .xlsx, .xls or .csv, by sheet name ('' for a csv), headers trimmed and lower-case. `DataError` if the file is not one."
@@ -300,7 +300,7 @@ def _read_rows(path, sheet, table, part, root, max_s) -> tuple[pd.DataFrame, lis
     rows = pd.DataFrame(dict(row=list(t.index + 2), subject=get('subject' if part == 'A' else 'sub', _subject), letter=get('filename') if part == 'A' else 'a',
                              au=get('au', _raw), emotion=get('emotion'),
                              onset=get('onset', _number), apex=get('apex', _number) if part == 'A' else -1, offset=get('offset', _number),
-                             onset_text=get('onset'), offset_text=get('offset'), cells=[int(v or 0) for v in t['']] if '' in t else 0), index=range(len(t)))
+                             onset_text=get('onset'), offset_text=get('offset'), cells=[max(_number(v), 0) for v in t['#cells']] if '#cells' in t else 0), index=range(len(t)))
     if not len(rows): raise DataError(f'{path}: the sheet has its columns but no row; put the annotation there') from None
     rows['stimulus'] = rows.letter.str.lower().where(rows.letter != '', 'unknown')
     rows['said'] = rows.emotion.str.lower().map(lambda e: SPELLINGS.get(e, e))
@@ -322,7 +322,7 @@ def _timed(rows) -> pd.DataFrame:
     rows = rows[rows.level < OUT].copy()
     bad = [d for d in rows.index if not rows.onset[d] <= rows.apex[d] <= rows.offset[d]]
     rows.loc[bad, 'apex'] = -1
-    rows['order'] = rows.onset.where(rows.onset >= 0, np.inf).groupby([rows.subject, rows.stimulus]).rank(method='first').astype(int) - 1
+    rows['order'] = rows.onset.astype(float).where(rows.onset >= 0, np.inf).groupby([rows.subject, rows.stimulus]).rank(method='first').astype(int) - 1
     rows['start_s'] = rows.onset.clip(lower=0)/FPS
     rows['length_s'] = (rows.offset - rows.onset + 1).where(rows.level < NO_CLIP, 0)/FPS
     rows['trial'] = [f"{r.subject}_{r.stimulus}_{r.onset if r.onset >= 0 else f'row{r.row}'}" for r in rows.itertuples()]
