@@ -22,6 +22,7 @@ def _checked(y, yhat, num_classes):
     y, yhat = np.asarray(y), np.atleast_2d(np.asarray(yhat))
     if y.ndim != 1 or yhat.ndim != 2 or yhat.shape[1] != len(y) or not len(y):
         raise EmonbError(f'labels have shape {y.shape} and predictions {np.shape(yhat)}; give (N,) labels, N > 0, and (N,) or (S, N) predictions')
+    y, yhat = (a.astype(np.int64) if a.dtype == bool else a for a in (y, yhat))
     for what, a in (('labels', y), ('predictions', yhat)):
         if not np.issubdtype(a.dtype, np.number) or (bad := ~np.isfinite(a.astype(float)) | (a != np.round(a.astype(float))) | (a < 0) | (a >= num_classes)).any():
             row = '' if not np.issubdtype(a.dtype, np.number) else f' (row {int(np.argwhere(bad)[0][-1])}: {a[bad][0]})'
