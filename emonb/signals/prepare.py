@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 import emonb
-from ..core import DataError, EmonbError, cache_dir, fingerprint, one_of, progress
+from ..core import DataError, SetError, cache_dir, fingerprint, one_of, progress
 from ..data.casme3 import read_color, read_depth
 from ..data.recordings import Prepared, PreparedWriter, Reader, Recording, Signals, check_reader, load
 from .apex import depth_features, motion_features, spot_apices
@@ -107,7 +107,7 @@ def _fill(w, i:int, reader, s:PrepareSettings, spans, session, defect) -> dict:
     if 'color' in w.x:
         keep = pick_frames(len(rec.frames['color']), s.max_frames)
         rec = Recording(rec.meta, {k: [v[j] for j in keep] for k, v in rec.frames.items()}, rec.signals)
-        arrays, seen = prepare_video(rec, s, name, defect)
+        arrays, seen = prepare_video(rec, s, name, lambda file, frame, what, action: defect(file, i, f'{name}, frame {frame}: {what}', action))
         T = len(arrays['color'])
         for k, a in arrays.items(): w[k][i, :T] = a
         w['mask'][i, :T] = True
@@ -125,19 +125,19 @@ def prepare(reader:Reader, settings:PrepareSettings=PrepareSettings(), strict:bo
     key = set_key(check_reader(reader), settings)
     folder = Path(folder or cache_dir()/'prepared'/f'{reader.name}-{key}')
     data = load(folder) if (folder/'header.json').exists() else _prepare(reader, settings, folder, key, strict)
-    if strict and data.info['defects']: raise DataError(f"{data.info['defects'][0]['defect']}; strict=True stops at the first defect") from None
+    if strict and data.info['defects']: raise SetError(f"{data.info['defects'][0]['defect']} (strict=True stops at the first defect)") from None
     return data
 
 def _prepare(reader, s, folder, key, strict) -> Prepared:
     defects, reports, kept, at, session = [], [], [], spans(reader.meta, s), _Sessions(s)
     def defect(file, row, what, action):
-        if strict: raise DataError(f'{what}; strict=True stops at the first defect') from None
+        if strict: raise SetError(f'{what} (strict=True stops at the first defect)') from None
         defects.append(dict(file=str(file or ''), row=int(row), defect=what, action=action))
     with PreparedWriter(folder, _shapes(reader, s, at)) as w:
         for i in progress(range(len(reader)), f'{reader.name}: recordings prepared'):
             try: reports.append(_fill(w, i, reader, s, at, session, defect)); kept.append(i)
             except DataError as e:
-                if getattr(e, 'stops', False): raise
+                if e.stops: raise
                 defect('', i, str(e), 'clip left out')
         if not kept: raise DataError(f"{reader.name}: no recording could be used; the first said: {defects[0]['defect']}") from None
         return _finish(w, reader, s, key, np.array(kept), at, reports, defects)
