@@ -518,7 +518,6 @@ class CasMe3:
     def has_signals(self) -> bool: return any(self.tree.texts.get(_key(s)) for s in self.meta.subject.unique())
     @functools.cached_property
     def sources(self) -> list[Path]: return _sources(self)       # every file the samples come from
-
     def need_frames(self):
         "The reader itself, or a `DataError` where only sheets are there."
         return _need(self, self.has_frames, f'only annotation sheets here; run with -p model annotation, or put the frames under {self.root/FRAMES_AT[self.part]} (apply at casme.psych.ac.cn)')
@@ -530,15 +529,13 @@ class CasMe3:
     def signals(self, subject:str) -> Signals|None:
         "The whole recording of one subject (kept until another is asked for), or None where there is no file."
         texts = self.tree.texts.get(_key(subject))
-        if not texts: return None
-        if self._last[0] != subject: self._last = subject, read_signals(texts[0], self.sync)
-        return self._last[1]
+        if texts and self._last[0] != subject: self._last = subject, read_signals(texts[0], self.sync)
+        return self._last[1] if texts else None
 
     def __len__(self): return len(self.meta)
     def __getitem__(self, i:int) -> Recording:
         row = self.meta.iloc[i]
-        n = row.offset - row.onset + 1
-        frames = {k: [f and Path(f) for f in self._files[i].get(k, [None]*n)] for k in self.streams}
+        frames = {k: [f and Path(f) for f in self._files[i].get(k) or [None]*(row.offset - row.onset + 1)] for k in self.streams}
         return Recording(row.to_dict(), frames, self.signals(row.subject))
 
     def audit(self) -> pd.DataFrame:
