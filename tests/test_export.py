@@ -114,6 +114,15 @@ def test_readme_is_made_from_index():
     assert (ROOT/'README.md').read_text(encoding='utf-8') == made, 'run python nbs/_docs.py'
 
 
+def test_pages(tmp_path):
+    "HTML pages keep prose, code and outputs, and lose directives; the index links to pages."
+    docs = runpy.run_path(str(NBS/'_docs.py'))
+    docs['html'](tmp_path, 'index'), docs['html'](tmp_path, '00_*')
+    index, core = ((tmp_path/f'{name}.html').read_text(encoding='utf-8') for name in ('index', '00_core'))
+    assert 'href="00_core.html"' in index and '.ipynb"' not in index and 'import json, re' not in index
+    assert 'EmonbError' in core and '#|' not in core
+
+
 def test_links_of_the_readme_lead_somewhere():
     text = (ROOT/'README.md').read_text(encoding='utf-8')
     links = [t for t in re.findall(r'\]\(([^)\s]+)\)', text) if not re.match(r'\w+:|#', t)]
