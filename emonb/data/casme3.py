@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import cv2, numpy as np, pandas as pd
 
-from ..core import DataError, dataset_root, fingerprint, one_of
+from ..core import DataError, SetError, dataset_root, fingerprint, one_of
 from .recordings import Prepared, Recording, Signals, provenance_of
 
 # %% ../../nbs/11_casme3.ipynb #cell-005
@@ -121,8 +121,8 @@ def _marker(path, x) -> int:
     hits = {c: int((x[:, c] == MARKER_VALUE).argmax()) for c in MARKER_COLUMNS if c < x.shape[1] and (x[:, c] == MARKER_VALUE).any()}
     if len(hits) == 1: return next(iter(hits.values()))
     there = [str(c+1) for c in MARKER_COLUMNS if c < x.shape[1]]
-    if hits: raise DataError(f"{path}: two markers, the value {MARKER_VALUE} is in column {there[0]} (first in row {hits[5]+2}) and in column {there[1]} (first in row {hits[6]+2}), so the start of the video is ambiguous; blank the wrong one") from None
-    raise DataError(f"{path}: no marker, the value {MARKER_VALUE} is nowhere in column {' or '.join(there)}, so the start of the video is unknown; mark it, or read with sync='file_start' as the set's own EDA script does") from None
+    if hits: raise SetError(f"{path}: two markers, the value {MARKER_VALUE} is in column {there[0]} (first in row {hits[5]+2}) and in column {there[1]} (first in row {hits[6]+2}), so the start of the video is ambiguous; blank the wrong one") from None
+    raise SetError(f"{path}: no marker, the value {MARKER_VALUE} is nowhere in column {' or '.join(there)}, so the start of the video is unknown; mark it, or read with sync='file_start' as the set's own EDA script does") from None
 
 def read_signals(path,                  # the subject's text file
                  sync:str='marker'      # 'marker', or 'file_start': the video starts with the file (replica of the set's own EDA script)
