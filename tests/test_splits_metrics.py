@@ -227,6 +227,23 @@ def test_floors_know_only_the_training_part():
     assert np.array_equal(a, b)
 
 
+def test_metadata_floor_is_plain_balanced_logistic_regression():
+    "Rows fitted once with their number as weight give the same answer as all rows, one-hot and standardised by scikit-learn."
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+    meta = table(8, 5, 4, 3, seed=1); rng = np.random.default_rng(0)
+    y = np.where(rng.random(len(meta)) < .5, meta.label, rng.choice(3, len(meta), p=[.7, .2, .1])).astype(int)
+    splits = make_splits(meta, 'loso', y=y)
+    ours, theirs = floors(meta, y, splits, 3, columns=('stimulus', 'order'), trees=2)['metadata'], np.empty(len(y), int)
+    for s in splits:
+        encode = make_column_transformer((OneHotEncoder(handle_unknown='ignore'), ['stimulus']), (StandardScaler(), ['order']))
+        m = make_pipeline(encode, LogisticRegression(class_weight='balanced', max_iter=1000)).fit(meta.iloc[s.train], y[s.train])
+        theirs[s.test] = m.predict(meta.iloc[s.test])
+    assert len(set(ours)) == 3 and (ours == theirs).mean() > .99
+
+
 def test_clock_floor_finds_a_clock():
     meta = table(6, 8, 4, seed=5); y = (meta.start_s > 200).to_numpy().astype(int)
     splits = make_splits(meta, 'loso', y=y)

@@ -232,7 +232,7 @@ def floors(meta, y, splits, num_classes:int, seed:int=0,
         count = np.bincount(y[s.train], minlength=num_classes)
         out['majority'][s.test] = count.argmax()
         out['stratified'][:, s.test] = np.random.default_rng(fold_seed(seed, 'stratified', s.name)).choice(num_classes, (draws, len(s.test)), p=count/count.sum())
-        shared = subject is not None and len(both := np.intersect1d(subject[s.train], subject[s.test])) and len(np.unique(subject[s.train])) > 1
+        shared = subject is not None and len(np.intersect1d(subject[s.train], subject[s.test])) and len(np.unique(subject[s.train])) > 1
         known = table.assign(subject=subject) if shared else table
         if 'stimulus' in table: out['stimulus'][s.test] = _from_columns(table[['stimulus']], y, s)
         if list(known) == ['stimulus']: out['metadata'][s.test] = out['stimulus'][s.test]
