@@ -7,9 +7,11 @@ import json, os, re, shutil, signal, socket, subprocess, sys, time, urllib.error
 import pytest
 
 from conftest import NBS, ROOT
+from test_main_job import write_sheet
 
-# Notebooks to open, and values to put into the cell tagged `parameters` (as a user would edit it).
-OPENED = {'31_frame_fusion': {}}
+# Notebooks to open, and values to put into the cell tagged `parameters` (as a user would edit it); {work} is the test's folder.
+OPENED = {'31_frame_fusion': {},
+          '90_loso': dict(dataset='casme3', part='A', classes=4, model='annotation', root='{work}/sheet', out='{work}/out')}
 LIMIT = 300    # seconds for one notebook
 
 
@@ -37,6 +39,8 @@ def lab(page, tmp_path_factory):
     work, token = tmp_path_factory.mktemp('lab'), os.urandom(12).hex()
     shutil.copytree(NBS, work/'nbs', ignore=shutil.ignore_patterns('.*', '__pycache__'))
     shutil.copy(ROOT/'settings.ini', work)
+    (work/'sheet').mkdir()
+    write_sheet(work/'sheet'/'annotation.xlsx')
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -92,7 +96,7 @@ RUN_ALL = '''async () => {
 def test_in_lab(name, lab, page, tmp_path):
     url, token, work = lab
     path = work/'nbs'/f'{name}.ipynb'
-    with_parameters(path, OPENED[name])
+    with_parameters(path, {k: v.format(work=work) if isinstance(v, str) else v for k, v in OPENED[name].items()})
     stored = json.loads(path.read_text(encoding='utf-8'))
     for cell in stored['cells']:
         if cell['cell_type'] == 'code': cell.update(outputs=[], execution_count=None)    # what is found later was made here
