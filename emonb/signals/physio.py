@@ -205,8 +205,10 @@ def _heart(x, rate, name) -> dict:
             'amplitude_change': nan(local.std(1)/np.where(live, sd, 1.))}
 
 def _breath(x, rate) -> dict:
-    peak, share = spectral_peak(x, rate, .1, .6, .05) if x.shape[1] >= 10*rate else (np.full(len(x), np.nan),)*2
-    return dict(rate=60*peak, spectral_share=share, sd=x.std(1), range=np.ptp(x, axis=1), slope=slope(x, rate))
+    out = dict(sd=x.std(1), range=np.ptp(x, axis=1), slope=slope(x, rate))
+    if x.shape[1] < 10*rate: return out   # less than one slow breath
+    peak, share = spectral_peak(x, rate, .1, .6, .05)
+    return {**out, 'rate': 60*peak, 'spectral_share': share}
 
 def _other(x, rate) -> dict: return dict(mean=x.mean(1), sd=x.std(1), slope=slope(x, rate))
 
