@@ -1,5 +1,5 @@
 "Modules equal what the notebooks export, notebooks are clean, and README.md is made from index.ipynb."
-import json, re, runpy, shutil, subprocess, sys
+import ast, json, re, runpy, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +133,19 @@ def test_the_two_commands_of_the_readme():
     text = (ROOT/'README.md').read_text(encoding='utf-8')
     for command in ("pip install -e '.[dev]' && papermill nbs/90_loso.ipynb out.ipynb -p dataset casme3", "pip install -e '.[dev]' && pytest"):
         assert f'\n{command}\n' in text
+
+
+def test_what_the_readme_names_is_there():
+    "Imports and parameters shown in the README exist; the notebook's own defaults tell its parameters."
+    text = (ROOT/'README.md').read_text(encoding='utf-8')
+    shown = re.findall(r'^from (emonb[\w.]*) import (\w+(?:, \w+)*)', text, re.M)
+    assert shown
+    for module, names in shown:
+        tree = ast.parse((ROOT/(module.replace('.', '/') + '.py')).read_text(encoding='utf-8'))
+        assert set(names.split(', ')) <= {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}, module
+    for notebook, rest in re.findall(r'papermill nbs/(\w+)\.ipynb out\.ipynb(.*)', text):
+        cell = next(c for c in cells(NBS/f'{notebook}.ipynb') if 'parameters' in c['metadata'].get('tags', []))
+        assert set(re.findall(r'-p (\w+) ', rest)) <= set(re.findall(r'^(\w+)\s*[:=]', text_of(cell), re.M)), rest
 
 
 def test_python_versions_agree():
