@@ -93,7 +93,7 @@ def test_any_subset_of_subjects_and_files(tree):
     assert not table.as_published['s01'] and table.as_published['s15'] and table.as_published['s24']
     assert Deap(tree).subjects == ['s01', 's23', 's24', 's32'] and Deap(tree, signals='bdf', subjects='15').subjects == ['s15']
     refuses('s15: no dat file', Deap, tree, subjects='1,15')
-    refuses('no trial is left that has a face', Deap, tree, need_face=True)
+    refuses('no trial is left that has a face', Deap, tree, faces='need')
     shutil.rmtree(tree / 'data_original')
     assert len(Deap(tree, subjects=[24])) == 4
 
@@ -101,7 +101,8 @@ def test_missing_videos_are_named_and_left_out_on_demand(tree):
     (tree / 'face_video/s01/s01_trial02.avi').unlink()
     row = inventory(tree).set_index('subject').loc['s01']
     assert row.without_video == '2' and not row.as_published
-    faces = Deap(tree, subjects='1', need_face=True)
+    faces = Deap(tree, subjects='1', faces='need')
+    assert Deap(tree, faces='none').meta.video.eq('').all() and len(Deap(tree, faces='none').sources) == 1 + 5
     assert len(faces) == 3 and 2 not in faces.meta.trial_number.tolist()
     audit = Deap(tree).audit()
     assert ((audit.file == 'face_video/s01') & (audit.row == 'Trial 2')).any() and ((audit.row == 's15') & audit.defect.str.contains('familiarity')).any()

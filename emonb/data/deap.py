@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['EEG', 'PERIPHERAL', 'CHANNELS', 'KINDS', 'RAW', 'RATE', 'BASELINE_S', 'TRIAL_S', 'TRIALS', 'SUBJECTS', 'RATINGS',
            'ABSENT', 'ADMITTED', 'REFUSED', 'RULES', 'CODES', 'FOLDERS', 'TARGETS', 'PlainType', 'PlainArray',
-           'ArrayUnpickler', 'load_arrays', 'Trials', 'find_defects', 'read_dat', 'read_ratings', 'session_clock',
-           'binarise', 'BdfHeader', 'read_bdf_header', 'read_digital', 'decode_status', 'status_events', 'BdfSession',
-           'count_frames', 'video_frame', 'layout', 'expected', 'inventory', 'parse_subjects', 'trial_table', 'Deap',
-           'audit']
+           'ArrayUnpickler', 'load_arrays', 'Trials', 'find_defects', 'read_dat', 'ratings_file', 'read_ratings',
+           'session_clock', 'binarise', 'BdfHeader', 'read_bdf_header', 'read_digital', 'decode_status',
+           'status_events', 'BdfSession', 'count_frames', 'video_frame', 'layout', 'expected', 'inventory',
+           'parse_subjects', 'trial_table', 'Deap', 'audit']
 
 # %% ../../nbs/12_deap.ipynb #cell-002
 import codecs
@@ -41,11 +41,13 @@ class PlainType:
     "Stand-in for `numpy.dtype`: a number type, nothing with fields or objects."
     def __init__(self, code, align=False, copy=False):
         code = code.decode('latin1') if isinstance(code, bytes) else code
-        if not re.fullmatch(r'[<>=|]?(f[248]|[iu][1248]|b1)', str(code)): raise pickle.UnpicklingError(f"it holds an array of type {str(code)[:20]!r}, not of plain numbers")
+        if not re.fullmatch(r'[<>=|]?(f[248]|[iu][1248]|b1)', str(code)):
+            raise pickle.UnpicklingError(f"it holds an array of type {str(code)[:20]!r}, not of plain numbers")
         self.dtype = np.dtype(code)
 
     def setstate(self, state):
-        if state[2:5] != (None, None, None): raise pickle.UnpicklingError("it holds an array with fields, not of plain numbers")
+        if state[2:5] != (None, None, None):
+            raise pickle.UnpicklingError("it holds an array with fields, not of plain numbers")
         order = state[1].decode('latin1') if isinstance(state[1], bytes) else state[1]
         self.dtype = self.dtype.newbyteorder(one_of('byte order', order, '<>=|'))
 
@@ -57,9 +59,11 @@ class PlainArray:
         self.fill(raw, kind, shape, 'F' if fortran else 'C')
 
     def fill(self, raw, kind, shape, order='C'):
-        if not isinstance(kind, PlainType) or not isinstance(raw, bytes): raise pickle.UnpicklingError("it holds an array of objects, not of plain numbers")
+        if not isinstance(kind, PlainType) or not isinstance(raw, bytes):
+            raise pickle.UnpicklingError("it holds an array of objects, not of plain numbers")
         shape = tuple(int(n) for n in shape)
-        if min(shape, default=0) < 0 or math.prod(shape) * kind.dtype.itemsize != len(raw): raise pickle.UnpicklingError(f"an array of shape {shape} has {len(raw)} bytes")
+        if min(shape, default=0) < 0 or math.prod(shape) * kind.dtype.itemsize != len(raw):
+            raise pickle.UnpicklingError(f"an array of shape {shape} has {len(raw)} bytes")
         self.array = np.frombuffer(raw, kind.dtype).reshape(shape, order=order)
         return self
 
@@ -80,12 +84,14 @@ class ArrayUnpickler(pickle._Unpickler):
 
     def find_class(self, module, name):
         text = [v.decode('latin1') if isinstance(v, bytes) else v for v in (module, name)]
-        if tuple(text) not in ADMITTED: raise pickle.UnpicklingError(f"it asks for {'.'.join(text)[:60]}, which is no array; it may be made to run a command and was not run")
+        if tuple(text) not in ADMITTED:
+            raise pickle.UnpicklingError(f"it asks for {'.'.join(text)[:60]}, which is no array; it may be made to run a command and was not run")
         return ADMITTED[tuple(text)]
 
     def build(self):
         state, thing = self.stack.pop(), self.stack[-1]
-        if not isinstance(thing, (PlainArray, PlainType)): raise pickle.UnpicklingError("it sets the inside of an object that is no array")
+        if not isinstance(thing, (PlainArray, PlainType)):
+            raise pickle.UnpicklingError("it sets the inside of an object that is no array")
         thing.setstate(state)
     def bytearray8(self):
         self.append(bytearray(self.read(int.from_bytes(self.read(8), 'little'))))
@@ -118,11 +124,13 @@ def load_arrays(path):
         found = _plain(found)
     except FileNotFoundError: raise DataError(f"{path}: no such file; check the subject and the root") from None
     except IsADirectoryError: raise DataError(f"{path}: a folder where a file is expected; check the root") from None
-    except pickle.UnpicklingError as e: raise DataError(f"{path}: refused, {e}; get the file anew from the DEAP site") from None
+    except pickle.UnpicklingError as e:
+        raise DataError(f"{path}: refused, {e}; get the file anew from the DEAP site") from None
     except _BROKEN as e:
         why = 'it ends too early' if isinstance(e, EOFError) else f'it does not read as a pickle ({type(e).__name__})'
         raise DataError(f"{path}: damaged, {why}; get the file anew from the DEAP site") from None
-    if not isinstance(found, dict): raise DataError(f"{path}: a pickle of a {type(found).__name__} where a dict with data and labels is expected; is it a DEAP .dat file?")
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: a pickle of a {type(found).__name__} where a dict with data and labels is expected; is it a DEAP .dat file?")
     return found
 
 # %% ../../nbs/12_deap.ipynb #cell-014
@@ -148,33 +156,45 @@ def read_dat(path, trials=TRIALS, seconds=TRIAL_S, strict=False):
     found, samples = load_arrays(path), int((seconds + BASELINE_S) * RATE)
     for key, shape in (('data', (trials, len(CHANNELS), samples)), ('labels', (trials, len(RATINGS)))):
         array = found.get(key)
-        if not isinstance(array, np.ndarray): raise DataError(f"{path}: no array named {key} in it (it holds {', '.join(map(str, list(found)[:5])) or 'nothing'}); is it a DEAP .dat file?")
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{path}: no array named {key} in it (it holds {', '.join(map(str, list(found)[:5])) or 'nothing'}); is it a DEAP .dat file?")
         if array.shape != shape or array.dtype.kind != 'f':
             counts = f"{array.shape[0]} trials, {array.shape[1]} channels, {array.shape[2]} samples" if array.ndim == 3 else f"shape {array.shape}"
             raise DataError(f"{path}: {key} has {counts} of {array.dtype} where {shape} of floats is expected; get the file anew or leave the subject out")
     usable, defects = find_defects(found['data'], path)
-    if not np.isfinite(found['labels']).all(): raise DataError(f"{path}: a rating in labels is NaN; get the file anew or leave the subject out")
-    if strict and defects: raise DataError(f"{path}, {defects[0]['row']}: {defects[0]['defect']}; repair it, or read with strict=False")
+    if not np.isfinite(found['labels']).all():
+        raise DataError(f"{path}: a rating in labels is NaN; get the file anew or leave the subject out")
+    if strict and defects:
+        raise DataError(f"{path}, {defects[0]['row']}: {defects[0]['defect']}; repair it, or read with strict=False")
     return Trials(found['data'], found['labels'], usable, defects)
 
 # %% ../../nbs/12_deap.ipynb #cell-018
+def ratings_file(root):
+    "Path of participant_ratings.csv (or .xls) under a root. DataError when there is none."
+    places = [Path(root) / p for p in ('metadata_csv/participant_ratings.csv', 'participant_ratings.csv', 'metadata_xls/participant_ratings.xls')]
+    for path in places:
+        if path.is_file(): return path
+    raise DataError(f"{places[0]}: missing; it joins signals, faces and ratings, so nothing can be read without it; "
+                    "put DEAP's metadata_csv under the root")
+
 def read_ratings(root):
     """participant_ratings.csv → table: subject, order (from 0), trial_number, experiment_id, valence … liking, familiarity, start_s, clock.
 
     DataError when the file or a column is missing, a rating is outside 1 to 9, or a numbering is not a permutation."""
-    places = [Path(root) / p for p in ('metadata_csv/participant_ratings.csv', 'participant_ratings.csv', 'metadata_xls/participant_ratings.xls')]
-    path = next((p for p in places if p.is_file()), None)
-    if path is None: raise DataError(f"{places[0]}: missing; it joins signals, faces and ratings, so nothing can be read without it; put DEAP's metadata_csv under the root")
+    path = ratings_file(root)
     try: table = pd.read_excel(path) if path.suffix == '.xls' else pd.read_csv(path, skipinitialspace=True)
-    except (ValueError, OSError, pd.errors.ParserError) as e: raise DataError(f"{path}: not a readable table ({type(e).__name__}); get it anew from the DEAP site") from None
+    except (ValueError, OSError, pd.errors.ParserError) as e:
+        raise DataError(f"{path}: not a readable table ({type(e).__name__}); get it anew from the DEAP site") from None
     table.columns = [str(c).strip().lower() for c in table.columns]
     if lost := {'participant_id', 'trial', 'experiment_id', *RATINGS} - set(table.columns):
         raise DataError(f"{path}: no column {sorted(lost)[0].capitalize()!r}; get the table anew from the DEAP site")
     numbers = table[['participant_id', 'trial', 'experiment_id', *RATINGS]].apply(pd.to_numeric, errors='coerce')
     wrong = numbers.isna().any(axis=1) | ~numbers[RATINGS].apply(lambda c: c.between(1, 9)).all(axis=1)
-    if wrong.any(): raise DataError(f"{path}, row {wrong.idxmax() + 2}: a number is missing or a rating is outside 1 to 9; correct the row")
+    if wrong.any():
+        raise DataError(f"{path}, row {wrong.idxmax() + 2}: a number is missing or a rating is outside 1 to 9; correct the row")
     for (who, rows), column in itertools.product(numbers.groupby('participant_id'), ('trial', 'experiment_id')):
-        if rows[column].duplicated().any(): raise DataError(f"{path}, participant {who:.0f}: {column.capitalize()} {rows[column][rows[column].duplicated()].iloc[0]:.0f} stands twice; trials cannot be told apart, correct the table")
+        if rows[column].duplicated().any():
+            raise DataError(f"{path}, participant {who:.0f}: {column.capitalize()} {rows[column][rows[column].duplicated()].iloc[0]:.0f} stands twice; trials cannot be told apart, correct the table")
     out = pd.DataFrame(dict(subject=[f's{int(p):02d}' for p in numbers.participant_id], order=numbers.trial.astype(int) - 1, trial_number=numbers.trial.astype(int), experiment_id=numbers.experiment_id.astype(int)))
     for name in RATINGS: out[name] = numbers[name].astype(float)
     for name in ('familiarity', 'start_time'): out[name] = pd.to_numeric(table[name], errors='coerce') if name in table else np.nan
@@ -201,7 +221,8 @@ def binarise(ratings, rule='>=5', train=None):
     one_of('rule', rule, RULES)
     r = np.asarray(ratings, float)
     if rule == 'mean':
-        if train is None: raise EmonbError("rule=mean needs the training rows of the split: binarise(ratings, 'mean', train=split.train)")
+        if train is None:
+            raise EmonbError("rule=mean needs the training rows of the split: binarise(ratings, 'mean', train=split.train)")
         return (r >= r[np.asarray(train)].mean()).astype(np.int64)
     return {'>=5': r >= 5, '>5': r > 5, '>4.5': r > 4.5}[rule].astype(np.int64)
 
@@ -228,7 +249,8 @@ def read_bdf_header(path):
     try:
         with open(path, 'rb') as file:
             head = file.read(256)
-            if head[:8] != b'\xffBIOSEMI': raise DataError(f"{path}: not a BDF file (it does not begin with BIOSEMI); check the file")
+            if head[:8] != b'\xffBIOSEMI':
+                raise DataError(f"{path}: not a BDF file (it does not begin with BIOSEMI); check the file")
             n = int(head[252:256])
             if not 0 < n <= 512: raise ValueError
             text = file.read(256 * n).decode('latin1')
@@ -239,14 +261,16 @@ def read_bdf_header(path):
         low, high, dlow, dhigh = (np.array(column[k], float) for k in (3, 4, 5, 6))
         per_record, record_s, records, start = [int(v) for v in column[8]], float(head[244:252]), int(head[236:244]), int(head[184:192])
     except OSError as e: raise DataError(f"{path}: cannot be opened ({e.strerror}); check the file") from None
-    except (ValueError, OverflowError): raise DataError(f"{path}: the BDF header is damaged (a number in it does not read); get the file anew") from None
+    except (ValueError, OverflowError):
+        raise DataError(f"{path}: the BDF header is damaged (a number in it does not read); get the file anew") from None
     if len(set(per_record)) > 1:
         odd = next(i for i, v in enumerate(per_record) if v != per_record[0])
         raise DataError(f"{path}: mixed sampling rates, {column[0][0]} has {per_record[0]} samples a record and {column[0][odd]} {per_record[odd]}; resample the file to one rate")
     if start != 256 * (n + 1) or not (0 < record_s < 1e6) or not (0 < per_record[0] < 1e6) or not np.isfinite([low, high, dlow, dhigh]).all() or (dhigh <= dlow).any() or (high == low).any():
         raise DataError(f"{path}: the BDF header contradicts itself; get the file anew")
     there = (path.stat().st_size - start) // (3 * n * per_record[0])
-    if there < max(records, 1): raise DataError(f"{path}: cut short, {max(there, 0)} of {records} records are there; get the file anew")
+    if there < max(records, 1):
+        raise DataError(f"{path}: cut short, {max(there, 0)} of {records} records are there; get the file anew")
     gain = (high - low) / (dhigh - dlow)
     return BdfHeader(path, column[0], column[2], gain, low - gain * dlow, per_record[0], record_s, records if records > 0 else there, start)
 
@@ -255,7 +279,8 @@ def read_digital(header, channels, first=0, last=None):
     "24-bit samples `first` to `last` of some channels (indices) → (channels, last - first) int32. DataError outside the recording."
     total = header.records * header.per_record
     last = total if last is None else last
-    if not 0 <= first < last <= total: raise DataError(f"{header.path}: samples {first} to {last} lie outside its {total}; the recording is too short for this trial")
+    if not 0 <= first < last <= total:
+        raise DataError(f"{header.path}: samples {first} to {last} lie outside its {total}; the recording is too short for this trial")
     r0, r1 = first // header.per_record, -(-last // header.per_record)
     size = len(header.labels) * header.per_record * 3
     blocks = np.memmap(header.path, np.uint8, 'r', header.start + r0 * size, ((r1 - r0), len(header.labels), header.per_record, 3))
@@ -277,7 +302,8 @@ def status_events(header):
 
     Tries `Status`, then channels without a name; DataError when there is none or none of them holds playback codes."""
     names = [(i, name) for i, name in enumerate(header.labels) if name.lower() == 'status'] + [(i, name) for i, name in enumerate(header.labels) if name in ('', '-0', '-1')]
-    if not names: raise DataError(f"{header.path}: no status channel (its last channel is {header.labels[-1]!r}); trials cannot be found, get the file anew")
+    if not names:
+        raise DataError(f"{header.path}: no status channel (its last channel is {header.labels[-1]!r}); trials cannot be found, get the file anew")
     for i, _ in names:
         code = decode_status(read_digital(header, [i])[0])
         change = np.flatnonzero((np.diff(code, prepend=0) != 0) & (code != 0))
@@ -293,14 +319,17 @@ class BdfSession:
         self.header = read_bdf_header(path)
         self.path, self.rate, labels = self.header.path, self.header.rate, self.header.labels
         for name in [*EEG, *itertools.chain(*RAW.values())]:
-            if name not in labels: raise DataError(f"{path}: no channel {name} among its {len(labels)}; is it a DEAP recording?")
+            if name not in labels:
+                raise DataError(f"{path}: no channel {name} among its {len(labels)}; is it a DEAP recording?")
         self.events = status_events(self.header)
         self.onsets_s = self.events[self.events[:, 1] == 4, 0] / self.rate
-        if trials is not None and len(self.onsets_s) != trials: raise DataError(f"{path}: {len(self.onsets_s)} playback codes where the ratings have {trials} trials; they cannot be paired, leave the subject out")
+        if trials is not None and len(self.onsets_s) != trials:
+            raise DataError(f"{path}: {len(self.onsets_s)} playback codes where the ratings have {trials} trials; they cannot be paired, leave the subject out")
 
     def samples(self, trial_number, before_s=BASELINE_S, after_s=TRIAL_S):
         "(40, samples) float64 at the file's rate, from `before_s` before playback to `after_s` after it; EEG, EOG, EMG in the file's µV."
-        if not 1 <= trial_number <= len(self.onsets_s): raise DataError(f"{self.path}: no trial {trial_number}, there are {len(self.onsets_s)}")
+        if not 1 <= trial_number <= len(self.onsets_s):
+            raise DataError(f"{self.path}: no trial {trial_number}, there are {len(self.onsets_s)}")
         onset, h = self.events[self.events[:, 1] == 4, 0][trial_number - 1], self.header
         def physical(names):
             i = [h.labels.index(name) for name in names]
@@ -316,13 +345,14 @@ class BdfSession:
         info = mne.create_info(CHANNELS, self.rate, KINDS, verbose='error')
         return mne.io.RawArray(values, info, verbose='error').set_montage('standard_1020', verbose='error')
 
-# %% ../../nbs/12_deap.ipynb #cell-038
+# %% ../../nbs/12_deap.ipynb #cell-037
 def _open_video(path):
     import cv2
     if not Path(path).is_file(): raise DataError(f"{path}: no such video; check the root")
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     rate = video.get(cv2.CAP_PROP_FPS)
-    if not video.isOpened() or not 0 < rate < 1000: raise DataError(f"{path}: the video does not open; get the file anew or leave the trial's face out")
+    if not video.isOpened() or not 0 < rate < 1000:
+        raise DataError(f"{path}: the video does not open; get the file anew or leave the trial's face out")
     return video, rate
 
 def count_frames(path):
@@ -342,7 +372,7 @@ def video_frame(path, index=0):
     if not good: raise DataError(f"{path}: has no frame {index}; get the file anew or leave the trial's face out")
     return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
-# %% ../../nbs/12_deap.ipynb #cell-041
+# %% ../../nbs/12_deap.ipynb #cell-040
 FOLDERS = dict(dat='data_preprocessed_python', bdf='data_original', video='face_video')
 
 def _numbered(folder, pattern):
@@ -392,7 +422,7 @@ def inventory(root, signals='dat'):
                          without_video=','.join(map(str, gaps)), as_published=gaps == [t for t in ABSENT.get(who, []) if t <= trials] and bool(clips) == (int(who[1:]) <= 22), used=not note, note=note))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/12_deap.ipynb #cell-045
+# %% ../../nbs/12_deap.ipynb #cell-044
 TARGETS = {'valence': ['low valence', 'high valence'], 'arousal': ['low arousal', 'high arousal'],
            'both': ['low valence, low arousal', 'high valence, low arousal', 'low valence, high arousal', 'high valence, high arousal']}
 
@@ -404,66 +434,73 @@ def parse_subjects(subjects):
         m = re.fullmatch(r's?(\d{1,2})(?:-s?(\d{1,2}))?', str(part).strip())
         if not m: raise EmonbError(f"subjects={part!r} is not understood; write for instance 1-22 or 1,5,7")
         out |= set(range(int(m[1]), int(m[2] or m[1]) + 1))
-    if not out or not out <= set(range(1, SUBJECTS + 1)): raise EmonbError(f"subjects={subjects!r} lies outside 1 to {SUBJECTS}")
+    if not out or not out <= set(range(1, SUBJECTS + 1)):
+        raise EmonbError(f"subjects={subjects!r} lies outside 1 to {SUBJECTS}")
     return [f's{n:02d}' for n in sorted(out)]
 
-def trial_table(root, signals='dat', subjects=None, target='valence', rule='>=5', need_face=False):
+def trial_table(root, signals='dat', subjects=None, target='valence', rule='>=5', faces='any'):
     "One row per trial that will be used: the contract's columns, the ratings, high_valence, high_arousal, and `video` (path below root, '' if none)."
     there, table, files = inventory(root, signals), read_ratings(root), layout(root)
     wanted = parse_subjects(subjects) or there.subject[there.used].tolist()
     for who in wanted:
         row = there[there.subject == who]
-        if row.empty or not row.used.iloc[0]: raise DataError(f"{root}, subject {who}: {row.note.iloc[0] if len(row) else 'nothing there'}; leave it out with subjects=, or add the file")
+        if row.empty or not row.used.iloc[0]:
+            raise DataError(f"{root}, subject {who}: {row.note.iloc[0] if len(row) else 'nothing there'}; leave it out with subjects=, or add the file")
     table = table[table.subject.isin(wanted)].sort_values(['subject', 'experiment_id'], ignore_index=True)
     clips = [files['video'].get(s, {}).get(n) for s, n in zip(table.subject, table.trial_number)]
-    table['video'] = ['' if p is None else str(p.relative_to(root)) for p in clips]
+    table['video'] = ['' if p is None or faces == 'none' else str(p.relative_to(root)) for p in clips]
     table['trial'] = [f'{s}_e{e:02d}' for s, e in zip(table.subject, table.experiment_id)]
     table['stimulus'], table['length_s'] = [f'{e:02d}' for e in table.experiment_id], float(expected(root)[1])
     for name in ('valence', 'arousal'): table[f'high_{name}'] = binarise(table[name], rule)
     table['label'] = table.high_valence + 2 * table.high_arousal if target == 'both' else table[f'high_{target}']
-    if need_face: table = table[table.video != '']
-    if table.empty: raise DataError(f"{root}: no trial is left{' that has a face video' if need_face else ''}; check subjects and modalities")
+    if faces == 'need': table = table[table.video != '']
+    if table.empty:
+        raise DataError(f"{root}: no trial is left{' that has a face video' if faces == 'need' else ''}; check subjects and modalities")
     return table.drop(columns='start_time').reset_index(drop=True)
 
-# %% ../../nbs/12_deap.ipynb #cell-046
+# %% ../../nbs/12_deap.ipynb #cell-045
 class Deap:
     """Reader of a DEAP tree. `signals`: 'dat' (preprocessed) or 'bdf' (raw); `target`: valence, arousal or both (four classes);
-    `rule`: '>=5', '>5' or '>4.5' ('mean' depends on the split: use `binarise`); `need_face` keeps only trials with a video.
+    `rule`: '>=5', '>5' or '>4.5' ('mean' depends on the split: use `binarise`); `faces`: 'any' (a video where there is one), 'need' (only trials
+    with a video) or 'none'.
     DataError when the root does not hold the set, the ratings are missing, or a wanted subject is not there."""
     name = 'deap'
 
-    def __init__(self, root=None, signals='dat', target='valence', rule='>=5', subjects=None, need_face=False, strict=False):
-        one_of('signals', signals, ('dat', 'bdf')), one_of('target', target, TARGETS), one_of('rule', rule, RULES)
-        if rule == 'mean': raise EmonbError("rule=mean depends on the split: read with another rule and use binarise(meta[target], 'mean', train=split.train)")
+    def __init__(self, root=None, signals='dat', target='valence', rule='>=5', subjects=None, faces='any', strict=False):
+        one_of('signals', signals, ('dat', 'bdf')), one_of('target', target, TARGETS), one_of('rule', rule, RULES), one_of('faces', faces, ('any', 'need', 'none'))
+        if rule == 'mean':
+            raise EmonbError("rule=mean depends on the split: read with another rule and use binarise(meta[target], 'mean', train=split.train)")
         self.root, self.signals, self.target, self.strict = Path(dataset_root('deap', root)[0]), signals, target, strict
         self.files, self.provenance, (self.trials, self.seconds) = layout(self.root), provenance_of(self.root), expected(self.root)
-        self.classes, self.meta = TARGETS[target], trial_table(self.root, signals, subjects, target, rule, need_face)
+        self.classes, self.meta = TARGETS[target], trial_table(self.root, signals, subjects, target, rule, faces)
         self.subjects = self.meta.subject.unique().tolist()
-        self.settings = dict(signals=signals, target=target, rule=rule, subjects=self.subjects, need_face=need_face, strict=strict)
+        self.settings = dict(signals=signals, target=target, rule=rule, subjects=self.subjects, faces=faces, strict=strict)
         self.defects, self._held = [], (None, None)
 
     @property
     def sources(self):
         "Every file a sample comes from: signals, videos, the table of ratings."
-        table = [p for p in (self.root / 'metadata_csv/participant_ratings.csv', self.root / 'participant_ratings.csv', self.root / 'metadata_xls/participant_ratings.xls') if p.is_file()][:1]
-        return table + [self.files[self.signals][s] for s in self.subjects] + [self.root / v for v in self.meta.video if v]
+        return [ratings_file(self.root)] + [self.files[self.signals][s] for s in self.subjects] + [self.root / v for v in self.meta.video if v]
 
     def load(self, subject):
         "One subject's `Trials` from its .dat; labels are checked against the ratings. The last one read is kept, no other."
         if self._held[0] != subject:
             self._held = (None, None)                                       # let go of the last subject first
-            if subject not in self.files['dat']: raise DataError(f"{self.root}: no .dat file of subject {subject}; check subjects=")
+            if subject not in self.files['dat']:
+                raise DataError(f"{self.root}: no .dat file of subject {subject}; check subjects=")
             trials = read_dat(self.files['dat'][subject], self.trials, self.seconds, self.strict)
             rows = self.meta[self.meta.subject == subject]
             off = np.abs(trials.labels[rows.experiment_id - 1] - rows[RATINGS].to_numpy()).max(1) > .011
-            if off.any(): raise DataError(f"{self.files['dat'][subject]}, video {rows.experiment_id[off].iloc[0]}: its ratings differ from participant_ratings.csv; trials and ratings would be mixed up, get both files anew")
+            if off.any():
+                raise DataError(f"{self.files['dat'][subject]}, video {rows.experiment_id[off].iloc[0]}: its ratings differ from participant_ratings.csv; trials and ratings would be mixed up, get both files anew")
             self.defects += [d for d in trials.defects if d not in self.defects]
             self._held = subject, trials
         return self._held[1]
 
     def session(self, subject):
         "One subject's raw recording, opened lazily; its playback codes must be as many as the rated trials."
-        if subject not in self.files['bdf']: raise DataError(f"{self.root}: no .bdf file of subject {subject}; check subjects=")
+        if subject not in self.files['bdf']:
+            raise DataError(f"{self.root}: no .bdf file of subject {subject}; check subjects=")
         return BdfSession(self.files['bdf'][subject], trials=self.trials)
 
     def __len__(self): return len(self.meta)
@@ -484,16 +521,16 @@ class Deap:
         "Table of what is odd: stray files, missing videos, unknown familiarity, the clock's unit; `deep` reads every .dat or .bdf too."
         return audit(self, deep)
 
-# %% ../../nbs/12_deap.ipynb #cell-047
+# %% ../../nbs/12_deap.ipynb #cell-046
 def audit(reader, deep=False):
     "The reader's audit: DataFrame of file, row, defect, action."
     rows = [dict(file=str(p.relative_to(reader.root)), row='', defect='not a DEAP file', action='ignored') for p in reader.files['stray']]
     for who, part in reader.meta.groupby('subject'):
         lost = part.trial_number[part.video == '']
-        if who in reader.files['video'] and len(lost): rows.append(dict(file=f'face_video/{who}', row='Trial ' + ', '.join(map(str, sorted(lost))), defect='no video' + (' (never published)' if sorted(lost) == ABSENT.get(who) else ''), action='no face for it'))
+        if reader.settings['faces'] == 'any' and who in reader.files['video'] and len(lost): rows.append(dict(file=f'face_video/{who}', row='Trial ' + ', '.join(map(str, sorted(lost))), defect='no video' + (' (never published)' if sorted(lost) == ABSENT.get(who) else ''), action='no face for it'))
         if part.familiarity.isna().any(): rows.append(dict(file='participant_ratings.csv', row=who, defect='familiarity is missing', action='not used'))
         if part.clock.iloc[0] == 'trial count': rows.append(dict(file='participant_ratings.csv', row=who, defect='Start_time fits no unit', action='clock counts trials'))
-        if len(part) != reader.trials and not reader.settings['need_face']: rows.append(dict(file='participant_ratings.csv', row=who, defect=f'{len(part)} of {reader.trials} trials rated', action='the others left out'))
+        if len(part) != reader.trials and reader.settings['faces'] != 'need': rows.append(dict(file='participant_ratings.csv', row=who, defect=f'{len(part)} of {reader.trials} trials rated', action='the others left out'))
         try: deep and (reader.load(who) if reader.signals == 'dat' else reader.session(who))
         except DataError as e: rows.append(dict(file=str(reader.files[reader.signals][who].relative_to(reader.root)), row='', defect=str(e), action='stops the reader'))
     rows += [{**d, 'file': str(Path(d['file']).relative_to(reader.root))} for d in reader.defects]

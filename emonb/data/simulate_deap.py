@@ -41,15 +41,20 @@ class DeapTwin:
     stimulus: float = .5                # share of the ratings' variance that belongs to the video
     mark: bool = False
     files: tuple = ('dat', 'video')     # which trees are written: dat, bdf, video
-    size: tuple = (160, 120)            # of the video, pixels; 50 frames/s
+    size: tuple = (160, 120)            # of the video, pixels
+    fps: int = 50                       # of the video; DEAP has 50, a demo may do with fewer
     quirks: bool = True                 # missing videos, missing familiarity, high status bits, two nameless channels
 
 def check_twin(s):
     "The settings if they can be written, else an EmonbError."
     for k in s.files: one_of('files', k, ('dat', 'bdf', 'video'))
-    if not s.subjects or not set(s.subjects) <= set(range(1, 33)): raise EmonbError(f"subjects={s.subjects}: DEAP's numbers are 1 to 32")
-    if not 2 <= s.trials <= 40 or not 2 <= s.seconds <= 60: raise EmonbError(f"trials={s.trials}, seconds={s.seconds}: 2 to 40 trials of 2 to 60 s can be written")
-    if len(s.effect) != 3 or not 0 <= s.stimulus <= 1: raise EmonbError("effect has three numbers (eeg, peripheral, face), stimulus lies in 0 to 1")
+    if not s.subjects or not set(s.subjects) <= set(range(1, 33)):
+        raise EmonbError(f"subjects={s.subjects}: DEAP's numbers are 1 to 32")
+    if not 2 <= s.trials <= 40 or not 2 <= s.seconds <= 60:
+        raise EmonbError(f"trials={s.trials}, seconds={s.seconds}: 2 to 40 trials of 2 to 60 s can be written")
+    if s.fps < 5 or s.fps % 5: raise EmonbError(f"fps={s.fps}: the video's rate is a multiple of 5, DEAP's is 50")
+    if len(s.effect) != 3 or not 0 <= s.stimulus <= 1:
+        raise EmonbError("effect has three numbers (eeg, peripheral, face), stimulus lies in 0 to 1")
     return s
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-008
@@ -76,7 +81,7 @@ def oracle(s, truth, modalities=PARTS):
     weight = dict(zip(PARTS, s.effect))
     return pd.DataFrame({t: (sum(weight[one_of('modality', m, PARTS)] * truth[f'{t}_{m}'] for m in modalities) > 0).astype(int) for t in ('valence', 'arousal')})
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-014
+# %% ../../nbs/17_simulate_deap.ipynb #cell-013
 RIGHT, LEFT = ([EEG.index(c) for c in names.split()] for names in ('Fp2 AF4 F4 F8 FC6 FC2', 'Fp1 AF3 F3 F7 FC5 FC1'))
 BACK = [EEG.index(c) for c in 'P3 P7 PO3 O1 Oz Pz P4 P8 PO4 O2'.split()]
 
@@ -99,7 +104,7 @@ def stamp_of_signal(temp, rate):
     hz = np.fft.rfftfreq(8 * len(temp), 1 / rate)
     return int(round((hz[(hz > 1.5) & (hz < 30)][power[(hz > 1.5) & (hz < 30)].argmax()] - STAMP_HZ) / STAMP_STEP))
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-016
+# %% ../../nbs/17_simulate_deap.ipynb #cell-015
 def dat_trial(s, row, rng):
     "One preprocessed trial (40, samples) at 128 Hz: 3 s of rest, then the video."
     n, g = int((s.seconds + BASELINE_S) * RATE), gains(s, row)
@@ -124,7 +129,7 @@ def dat_trial(s, row, rng):
     if s.mark: body[7] += .1 * np.sin(2*np.pi*(STAMP_HZ + STAMP_STEP * row.experiment_id) * t)
     return np.concatenate([eeg - eeg.mean(0), body])
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-017
+# %% ../../nbs/17_simulate_deap.ipynb #cell-016
 def python2_pickle(arrays):
     "A dict of float64 arrays as Python 2's cPickle wrote it (protocol 2): yields chunks of bytes."
     def text(b): return b'U' + bytes([len(b)]) + b
@@ -147,7 +152,7 @@ def write_dat(path, s, rows):
     with atomic_path(path) as temporary, open(temporary, 'wb') as file:
         for chunk in python2_pickle(dict(data=data, labels=rows[RATINGS].to_numpy())): file.write(chunk)
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-023
+# %% ../../nbs/17_simulate_deap.ipynb #cell-021
 TWENTE = ('Fp1 AF3 F7 F3 FC1 FC5 T7 C3 CP1 CP5 P7 P3 Pz PO3 O1 Oz O2 PO4 P4 P8 CP6 CP2 C4 T8 FC6 FC2 F4 F8 AF4 Fp2 Fz Cz').split()
 EXTRA = [f'EXG{i}' for i in range(1, 9)] + ['GSR1', 'GSR2', 'Erg1', 'Erg2', 'Resp', 'Plet', 'Temp']
 BDF_RATE, PAUSE_S, FIXATION_S, AFTER_S = 512, 3, 5, 3
@@ -166,7 +171,7 @@ def brain(g, n, rng):
         return x / x.std(1, keepdims=True)
     return 6 * band(3, 45) + g['alpha'][:, None] * band(8, 12) + g['beta'][:, None] * band(15, 28)
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-024
+# %% ../../nbs/17_simulate_deap.ipynb #cell-022
 def bdf_trial(s, row, rng):
     "One trial as recorded: {name: (n,) signal}, and its status codes (n,): pause, fixation, playback, after."
     lengths = [int(x * BDF_RATE) for x in (PAUSE_S, FIXATION_S, s.seconds, AFTER_S)]
@@ -187,7 +192,7 @@ def bdf_trial(s, row, rng):
     for at, code in zip(edge, (1, 3, 4, 5)): codes[at:at + BDF_RATE // 8] = code
     return {**dict(zip(EEG, eeg + spread[:, None] * blink)), **hum, **other}, codes
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-025
+# %% ../../nbs/17_simulate_deap.ipynb #cell-023
 def bdf_bytes(digital):
     "int32 (…, samples) → the three lower bytes of each, little-endian."
     return np.ascontiguousarray(digital.astype('<i4')).view(np.uint8).reshape(*digital.shape, 4)[..., :3].tobytes()
@@ -225,7 +230,7 @@ def write_bdf(path, s, rows):
             put(np.stack([signals[c] for c in names]), codes)
         put(np.zeros((len(names), BDF_RATE)), np.r_[np.full(64, 7), np.zeros(BDF_RATE - 64, np.int64)])
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-031
+# %% ../../nbs/17_simulate_deap.ipynb #cell-028
 BLOCK = 8
 def stamp_frame(frame, number):
     "Write a number below 64 into the upper left corner, six light or dark blocks; changes the frame in place."
@@ -242,16 +247,16 @@ def face_action(row, rng):
     return {12: float(np.clip(smile, 0, 1.2)), 6: float(np.clip(.6 * smile, 0, 1)), 15: float(np.clip(-smile, 0, 1)), 5: float(np.clip(wide, 0, 1)), 25: float(np.clip(wide, 0, 1))}
 
 def write_video(path, s, row, face):
-    "sNN_trialNN.avi at 50 frames/s (MPEG-4), a little shorter than the trial; gives the number of frames."
+    "sNN_trialNN.avi (MPEG-4), a little shorter than the trial; gives the number of frames."
     import cv2
     rng = np.random.default_rng(fold_seed(s.seed, 'video', row.subject, row.experiment_id))
-    n = round(50 * (s.seconds - rng.uniform(.4, 1.2)))
+    n = round(s.fps * (s.seconds - rng.uniform(.4, 1.2)))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.stem}.part.avi')                    # the writer goes by the ending
-    video = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*'mp4v'), 50, tuple(s.size))
+    video = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*'mp4v'), s.fps, tuple(s.size))
     if not video.isOpened(): raise EmonbError("this OpenCV cannot write MPEG-4 video; install opencv-python from PyPI")
     for k in range(n):
-        if k % 10 == 0:
+        if k % (s.fps // 5) == 0:
             picture, _ = face.frame(face_action(row, rng), shift=tuple(rng.normal(0, .8, 2)))
             picture = np.clip(picture, 0, 255).astype(np.uint8)
             if s.mark: stamp_frame(picture, row.experiment_id)
@@ -260,7 +265,7 @@ def write_video(path, s, row, face):
     temporary.replace(path)
     return n
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-034
+# %% ../../nbs/17_simulate_deap.ipynb #cell-033
 def write_ratings(path, s, truth):
     "participant_ratings.csv with DEAP's columns; Start_time in units of 0.1 ms; familiarity unknown for 2, 15 and 23."
     table = pd.DataFrame({'Participant_id': truth.subject.str[1:].astype(int), 'Trial': truth.trial_number, 'Experiment_id': truth.experiment_id, 'Start_time': truth.start_time,
@@ -273,7 +278,8 @@ def write_deap(root, settings=None, label='writing the simulated DEAP', **knobs)
 
     DataError when the folder holds something else."""
     s, root = check_twin(settings or DeapTwin(**knobs)), Path(root)
-    if root.exists() and any(root.iterdir()): raise DataError(f"{root}: not empty; give the simulated DEAP a folder of its own")
+    if root.exists() and any(root.iterdir()):
+        raise DataError(f"{root}: not empty; give the simulated DEAP a folder of its own")
     truth = truth_table(s)
     write_ratings(root / 'metadata_csv/participant_ratings.csv', s, truth)
     for who, rows in progress(list(truth.groupby('subject')), label):
@@ -289,7 +295,7 @@ def write_deap(root, settings=None, label='writing the simulated DEAP', **knobs)
                                    files=sum(p.is_file() for p in root.rglob('*')) + 1))
     return truth
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-037
+# %% ../../nbs/17_simulate_deap.ipynb #cell-036
 def simulated_deap_root(settings=None, base=None):
     "The tree of these settings under `data/simulated` (or `base`), written now if it is not there. DataError for a folder that is not ours."
     s = check_twin(settings or DeapTwin())
@@ -306,7 +312,7 @@ def simulated_deap_root(settings=None, base=None):
         write_deap(root, s)
     return root
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-040
+# %% ../../nbs/17_simulate_deap.ipynb #cell-039
 def _pattern(seed, *keys, width=40):
     return np.random.default_rng(fold_seed(seed, 'pattern', *keys)).normal(size=width).astype(np.float32)
 
@@ -320,7 +326,8 @@ def deap_set(subjects=8, trials=20, windows=6, effect=1., trial_stamp=0., stimul
     parts = effect if isinstance(effect, dict) else dict.fromkeys(PARTS, float(effect))
     for m in parts: one_of('modality', m, PARTS)
     s = DeapTwin(subjects=tuple(range(1, min(subjects, 32) + 1)), trials=trials, seed=seed, stimulus=stimulus, effect=tuple(parts.get(m, 0.) for m in PARTS))
-    if not 1 <= subjects <= 32 or windows < 1: raise EmonbError(f"subjects={subjects}, windows={windows}: 1 to 32 subjects and at least one window")
+    if not 1 <= subjects <= 32 or windows < 1:
+        raise EmonbError(f"subjects={subjects}, windows={windows}: 1 to 32 subjects and at least one window")
     truth, rng = truth_table(s), np.random.default_rng(fold_seed(seed, 'windows'))
     rows = truth.loc[truth.index.repeat(windows)].reset_index(drop=True)
     bio = rng.standard_normal((len(rows), 40, length), np.float32)
@@ -341,7 +348,7 @@ def evidence_level(s, truth):
         level[:, where] += truth[f'{t}_{m}'].to_numpy(np.float32)[:, None] * direction / np.abs(direction).mean() * .5
     return level
 
-# %% ../../nbs/17_simulate_deap.ipynb #cell-041
+# %% ../../nbs/17_simulate_deap.ipynb #cell-040
 def window_table(s, truth, rows, windows, target):
     "The contract's meta table of the windows, one row each, in presentation order."
     best, k = oracle(s, truth, [m for m, e in zip(PARTS, s.effect) if e] or PARTS), np.tile(np.arange(windows), len(truth))
