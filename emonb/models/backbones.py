@@ -7,7 +7,7 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'color_chans', 'depth_chans', 'MIN_T
            'prepare_color', 'prepare_depth', 'extract_tokens', 'token_key']
 
 # %% ../../nbs/30_backbones.ipynb #cell-002
-import difflib, functools, hashlib, os, threading, urllib.error, urllib.request
+import difflib, functools, hashlib, os, threading, urllib.request
 import huggingface_hub
 import numpy as np
 import timm
@@ -22,10 +22,9 @@ def hub_reachable(limit:float=5.) -> bool:
     if huggingface_hub.constants.HF_HUB_OFFLINE: return False
     answer = []
     def ask():
-        request = urllib.request.Request(huggingface_hub.constants.ENDPOINT, method='HEAD')
-        try: urllib.request.urlopen(request, timeout=limit)
-        except urllib.error.HTTPError: pass          # it answered, if only to refuse
-        except OSError: return
+        file = f'{huggingface_hub.constants.ENDPOINT}/timm/resnet18.a1_in1k/resolve/main/config.json'
+        try: urllib.request.urlopen(urllib.request.Request(file, method='HEAD'), timeout=limit)
+        except OSError: return                       # no connection, or somebody on the way refused
         answer.append(True)
     thread = threading.Thread(target=ask, daemon=True)
     thread.start(); thread.join(limit)
