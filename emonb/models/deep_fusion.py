@@ -22,7 +22,8 @@ def check_modalities(modalities):
     modalities = (modalities,) if isinstance(modalities, str) else tuple(modalities)
     if not modalities: raise EmonbError(f"no modality given; choose from {', '.join(MODALITIES)}")
     for m in modalities: one_of('modality', m, MODALITIES)
-    if len(set(modalities)) < len(modalities): raise EmonbError(f"modality named twice in {', '.join(modalities)}; name each once")
+    if len(set(modalities)) < len(modalities):
+        raise EmonbError(f"modality named twice in {', '.join(modalities)}; name each once")
     if 'bio' in modalities and {'eeg', 'peripheral'} & set(modalities):
         raise EmonbError("bio already holds all signals; choose bio, or eeg and peripheral as two networks")
     return modalities
@@ -58,12 +59,14 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
 
     def load_face(self, path):
         "Pretrained weights for the face CNN from `AffectCNN.save_cnn`; says and gives 'pretrained' or 'random' (chapter 41)."
-        if 'face' not in self.parts: raise EmonbError(f"this network has no face to load weights for; its modalities are {', '.join(self.modalities)}")
+        if 'face' not in self.parts:
+            raise EmonbError(f"this network has no face to load weights for; its modalities are {', '.join(self.modalities)}")
         return load_cnn(self.parts['face'], path)
 
     def signals(self, batch, name):
         "The channels of one kind of signal, (B, channels, length)."
-        if 'bio' not in batch: raise EmonbError(f"the batch has no 'bio', which modality {name} needs; it holds {', '.join(batch)}")
+        if 'bio' not in batch:
+            raise EmonbError(f"the batch has no 'bio', which modality {name} needs; it holds {', '.join(batch)}")
         return {'bio': batch['bio'], 'eeg': batch['bio'][:, :self.eeg_chans], 'peripheral': batch['bio'][:, self.eeg_chans:]}[name]
 
     def forward_features(self, batch, return_attention=False):
@@ -71,7 +74,8 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
         features, maps = [], {}
         for name, part in self.parts.items():
             if name == 'face':
-                if 'face' not in batch and 'face_maps' not in batch: raise EmonbError(f"the batch has neither 'face' nor 'face_maps'; it holds {', '.join(batch)}")
+                if 'face' not in batch and 'face_maps' not in batch:
+                    raise EmonbError(f"the batch has neither 'face' nor 'face_maps'; it holds {', '.join(batch)}")
                 features.append(part(batch.get('face'), batch.get('mask'), batch.get('face_maps')))
             elif return_attention:
                 f, weights = part(self.signals(batch, name), return_attention=True)

@@ -100,7 +100,8 @@ class EEGTransformer(nn.Module):
 @torch.no_grad()
 def load_torch_encoder(net, encoder):
     "Copy the weights of an `nn.TransformerEncoder` of equal sizes into the layers of an `EEGTransformer`; gives `net` back."
-    if len(encoder.layers) != len(net.layers): raise EmonbError(f"encoder has {len(encoder.layers)} layers, the network {len(net.layers)}")
+    if len(encoder.layers) != len(net.layers):
+        raise EmonbError(f"encoder has {len(encoder.layers)} layers, the network {len(net.layers)}")
     for own, other in zip(net.layers, encoder.layers):
         own.attention.qkv.weight.copy_(other.self_attn.in_proj_weight)
         own.attention.qkv.bias.copy_(other.self_attn.in_proj_bias)

@@ -49,7 +49,8 @@ def ccc(prediction, target, eps=1e-8):
 
 def affect_loss(prediction, target, mse=.5):
     "(1 - mse)·(1 - CCC) + mse·squared error, mean over the columns; the squared error keeps small batches steady."
-    if prediction.shape != target.shape: raise EmonbError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
+    if prediction.shape != target.shape:
+        raise EmonbError(f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape")
     return (1 - mse) * (1 - ccc(prediction, target)).mean() + mse * F.mse_loss(prediction, target)
 
 # %% ../../nbs/41_face_net.ipynb #cell-010
@@ -129,7 +130,8 @@ def load_cnn(net, path):
         print(f"face CNN: no pretrained weights{'' if path is None else f' at {path.name}'}, starting from random weights")
         return net.weights
     try: weights = load_file(path)
-    except (SafetensorError, OSError) as e: raise DataError(f"{path}: not a readable safetensors file ({e}); write it anew with AffectCNN.save_cnn") from None
+    except (SafetensorError, OSError) as e:
+        raise DataError(f"{path}: not a readable safetensors file ({e}); write it anew with AffectCNN.save_cnn") from None
     own = net.cnn.state_dict()
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
         odd = sorted({k for k in own | weights if k not in own or k not in weights or own[k].shape != weights[k].shape})
