@@ -97,9 +97,19 @@ def test_order_of_a_notebook(path):
         assert not any(c['outputs'] for c in code), 'a run notebook is stored without outputs'
     else:
         assert any('default_exp' in text_of(c) for c in exports) and len(exports) > 1
-        for c in code:
-            mixed = re.search(r'^(import|from) ', text_of(c), re.M) and re.search(r'^(?!import |from |#|\s|\))\S', text_of(c), re.M)
-            assert not mixed, f'imports stand in a cell of their own:\n{text_of(c)}'
+        for c in code: assert not mixed(text_of(c)), f'imports stand in a cell of their own:\n{text_of(c)}'
+
+
+def mixed(source):
+    "Whether a cell holds import statements beside others, at its top level."
+    body = ast.parse(re.sub(r'^[%!].*$', '', source, flags=re.M)).body
+    return len({isinstance(node, (ast.Import, ast.ImportFrom)) for node in body}) > 1
+
+
+@pytest.mark.parametrize('source,expected', [
+    ('import os\nx = 1', True), ('#| export\nimport os\n\nfrom pathlib import (Path,\n    PurePath)', False), ('x = 1', False),
+    ('program = """\nimport os\n"""', False), ('def f():\n    import os', False), ('%matplotlib inline\nimport os', False), ('import os; os.getcwd()', True)])
+def test_mixed_cells_are_told(source, expected): assert mixed(source) == expected
 
 
 @pytest.mark.parametrize('said,machine', [
