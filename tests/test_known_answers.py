@@ -1,6 +1,8 @@
 """Claims of the project where the answer is known: on simulated sets, against the null of permuted labels, with enough samples to tell.
 
 "Inside its null" means inside the central 99 % band of the same pipeline's UAR under 200 permutations of the labels of whole trials. All seeds are fixed."""
+from functools import partial
+
 import cv2, numpy as np, pytest, torch
 from torch import nn
 
@@ -9,6 +11,7 @@ from emonb.data.rendered_faces import FaceModel, sensor
 from emonb.data.simulate import rise_and_fall
 from emonb.models.frame_fusion import FrameFusion, frame_weights
 from emonb.models.guided_attention import GuidedAttention
+from emonb.models.latent_emotion import LatentEmotion
 from emonb.signals.depth import clean_depth, relative_to_onset
 from emonb.study.metrics import null_band, paired, permutation_null, scores
 from emonb.study.splits import PROTOCOLS, check_split, make_splits
@@ -176,6 +179,24 @@ def test_fusion_with_noise_gains_nothing():
     splits = folds(data, 'loso')
     d = paired(data.y, pipeline(data, splits, ('a', 'b'))(data.y), pipeline(data, splits, ('a',))(data.y), data.meta.subject.to_numpy(), 2, metric='UAR')
     assert d['low'] <= 0, d
+
+
+def physiology(effect):
+    "UAR of the physiological network and of the oracle on simulated windows, four groups of subjects left out in turn, and how many windows."
+    data = signal_set(subjects=14, trials=12, effect=effect, classes=2, rate=50., seed=1)
+    x = data.x['physio']
+    data = data.with_x(physio=(x - x[:, :, :50].mean(-1, keepdims=True)).astype(np.float32))      # against the second before the event
+    make = partial(LatentEmotion, 2, ('physio',), rate=50., length=300, dim=32, width=10, hidden=20)
+    out = run_folds(data, make_splits(data.meta, 'loso', subject_groups=4), Recipe(make=make, inputs=('physio',), epochs=8, lr=2e-3)).sort_values('row')
+    return scores(data.y, out.yhat.to_numpy(), 2)['UAR'], scores(data.y, np.array(data.info['oracle']['physio']), 2)['UAR'], len(data)
+
+
+def test_the_physiological_network_finds_the_effect_and_nothing_else():
+    found, best, n = physiology(3.)
+    error = 2.6*np.sqrt(.25/n)
+    assert .5 + 2*error < found <= best + error and found > best - .12, (found, best)
+    found, best, n = physiology(0.)
+    assert abs(found - .5) < error, found
 
 
 # -- 4. frame weights against the matched filter

@@ -10,7 +10,7 @@ __all__ = ['MODALITIES', 'QUIRKS', 'PRESETS', 'PRIORS', 'PATTERNS', 'CORNERS', '
            'posterior', 'oracle', 'read_truth', 'simulated_root']
 
 # %% ../../nbs/14_simulate.ipynb #cell-002
-import json, shutil
+import errno, json, shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -310,6 +310,9 @@ def write_casme3(root,                            # the folder to make; must not
         _write_truth(tmp, s, table.assign(lead_s=table.subject.map(leads)), damage)
         if root.exists(): root.rmdir()
         tmp.rename(root)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
+        raise EmonbError(f'{root}: the disk is full, nothing was kept; free some space and start again') from None
     finally: shutil.rmtree(tmp, ignore_errors=True)
     return root
 
@@ -365,10 +368,11 @@ def oracle(root,                      # a tree that `write_casme3` wrote
     "The best any model could do on a simulated tree: Bayes' rule on the hidden evidence. `y` and `yhat` go straight into the metrics."
     s, truth = read_truth(root)
     to, names = CLASS_MAPS[one_of('classes', classes, CLASS_MAPS if s.part == 'A' else (4, 3))], class_names(classes)
-    truth = truth[truth.emotion.isin(to)].reset_index(drop=True)
+    shown = sheet_of(s, truth).rename(columns=str.lower).onset                     # as it stands in the sheet, spoilt rows included
+    truth = truth.assign(shown=shown)[truth.emotion.isin(to)].reset_index(drop=True)
     p, who = posterior(s, truth, classes, modalities, prior, stimulus), [f'{k:02d}' if s.part == 'C' else f'spNO.{k}' for k in truth.subject]   # chapter 11's names
     return dict(y=truth.emotion.map(to).map(names.index).to_numpy(), yhat=p.argmax(1), posterior=p, classes=names,
-                meta=pd.DataFrame(dict(subject=who, trial=[f'{k}_{v}_{o}' for k, v, o in zip(who, truth.stimulus, truth.onset)], stimulus=truth.stimulus, onset=truth.onset)))
+                meta=pd.DataFrame(dict(subject=who, trial=[f'{k}_{v}_{o}' for k, v, o in zip(who, truth.stimulus, truth.shown)], stimulus=truth.stimulus, onset=truth.onset)))
 
 def read_truth(root) -> tuple[Casme3Twin, pd.DataFrame]:
     "Settings and truth table of a simulated tree. `DataError` if it is not one of ours."
