@@ -98,7 +98,7 @@ class PSNet(nn.Module):
         self.field = field_of_view(self.strides, stem_kernel, max(kernels))
         self.pool, s0, s1, s2, s3 = self.strides
         self.separable = nn.Sequential(nn.Conv1d(in_chans, in_chans*width, stem_kernel, s0, stem_kernel//2, groups=in_chans),
-                                       nn.GroupNorm(in_chans, in_chans*width), nn.ReLU(),
+                                       nn.GroupNorm(in_chans*width, in_chans*width), nn.ReLU(),
                                        InceptionBlock(width, width, in_chans, s1, kernels), InceptionBlock(width, width, in_chans, s2, kernels))
         self.mix = nn.Conv1d(in_chans*width, hidden, 1)
         self.mixed = nn.Sequential(InceptionBlock(hidden, hidden, 1, s3, kernels), InceptionBlock(hidden, dim, 1, 1, kernels))
@@ -121,7 +121,7 @@ class PSNet(nn.Module):
 
     def forward(self, x): return self.forward_head(self.forward_features(x))
 
-# %% ../../nbs/32_psnet.ipynb #cell-019
+# %% ../../nbs/32_psnet.ipynb #cell-021
 @torch.no_grad()
 def _open_paths(net):
     "A copy of PSNet without norms, with absolute weights and no biases: every path through its convolutions is open for positive input."
