@@ -223,7 +223,9 @@ class AfewVa:
         for folder in list(found.values())[:clips or None]:
             r, p, d = read_clip(folder)
             rows += r[::every]; points += p[::every]; self.defects += d
-        lost = [d for d in self.defects if d['action'] != 'ignored']
+        absent = sorted({f'{k:03d}' for k in range(1, CLIPS + 1)} - set(found)) if self.provenance == 'real' else []
+        if absent: self.defects.append(dict(file=str(self.root), row='', defect=f'{len(absent)} of {CLIPS} clips are not here (first {absent[0]})', action='read without them'))
+        lost = [d for d in self.defects if d['action'].endswith('left out')]
         if lost and (strict or not rows):
             d = lost[0]
             raise (DataError if rows else SetError)(f"{d['file']}, {d['row']}: {d['defect']}; " + ('repair it, or read with strict=False' if rows else f'no usable frame is left in {len(found)} clips, copy the set again')) from None

@@ -13,7 +13,7 @@ __all__ = ['MEASURES', 'PARAMETERS', 'APPLY', 'landmark_transform', 'crop_face',
 import json
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -61,22 +61,23 @@ class Crops:
 def face_crops(data:AfewVa, size:int=64, aspect:float=1., strict:bool=False) -> Crops:
     "The crops of a set, kept in the cache. SetError when no picture can be read; with `strict` DataError at the first that cannot."
     key = fingerprint(settings=dict(data=data.fingerprint(), size=size, aspect=aspect, version=1))
-    path, lost = cache_dir()/'faces'/f'afew_va-{key}.npy', []
+    path = cache_dir()/'faces'/f'afew_va-{key}.npy'
     kept_rows = path.with_suffix('.json')
     if path.exists() and kept_rows.exists(): x, note = np.load(path, mmap_mode='r'), json.loads(kept_rows.read_text())
     else:
-        x, keep = np.empty((len(data), 3, size, size), np.uint8), []
+        x, keep, lost = np.empty((len(data), 3, size, size), np.uint8), [], []
         for i in progress(range(len(data)), 'cropping faces'):
             try: x[len(keep)] = crop_face(data.picture(i), data.landmarks[i], size, aspect).transpose(2, 0, 1)
-            except DataError as e: lost.append(str(e)); continue
+            except DataError as e: lost.append(str(e).replace(str(data.root), '<root>')); continue
             keep.append(i)
         x, note = x[:len(keep)], dict(rows=keep, lost=lost)
         with atomic_path(path) as tmp, open(tmp, 'wb') as file: np.save(file, x)
         write_json(kept_rows, note)
-    if not note['rows']: raise SetError(note['lost'][0]) from None
-    if strict and note['lost']: raise DataError(note['lost'][0]) from None
+    lost = [e.replace('<root>', str(data.root)) for e in note['lost']]          # the same files may lie elsewhere next time
+    if not note['rows']: raise SetError(lost[0]) from None
+    if strict and lost: raise DataError(lost[0]) from None
     meta = data.meta.iloc[note['rows']].reset_index(drop=True)
-    defects = data.defects + [dict(file=s.split(' (', 1)[0], row=s.split('(', 1)[1].split(')')[0], defect=s.split(': ', 1)[1].split(';')[0], action='frame left out') for s in note['lost']]
+    defects = data.defects + [dict(file=s.split(' (', 1)[0], row=s.split('(', 1)[1].split(')')[0], defect=s.split(': ', 1)[1].split(';')[0], action='frame left out') for s in lost]
     return Crops(x, (meta[list(RATINGS)].to_numpy()/LIMIT).astype(np.float32), meta, data.provenance, key, defects)
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-013
@@ -329,9 +330,9 @@ def figures_of(r:Pretrained) -> dict:
     for ax, k in ((a, 0), (b, 1)):
         ax.plot([-1, 1], [-1, 1], color='.7', lw=1); ax.plot(y[:, k], p[:, k], '.', ms=4, alpha=.5)
         ax.set(xlabel=f'{RATINGS[k]}, rated (÷ 10)', ylabel='predicted', xlim=(-1.05, 1.05), ylim=(-1.05, 1.05))
-        ax.set_title(f"CCC {report.interval(r.entries[0]['scores'][RATINGS[k]]['CCC'])}", fontsize=9)
+        ax.set_title(report.title(f"{RATINGS[k]}, CCC {report.interval(r.entries[0]['scores'][RATINGS[k]]['CCC'])}", r.faces.provenance), fontsize=8)
     c.plot(range(1, len(r.losses) + 1), r.losses, '.-'); c.set(xlabel='epoch', ylabel='training loss', ylim=(0, None))
-    c.set_title('½ (1 − CCC) + ½ squared error', fontsize=9)
+    c.set_title('½ (1 − CCC) + ½ squared error', fontsize=8)
     scatter.suptitle(report.title('held-out faces, rated and predicted', r.faces.provenance), fontsize=10)
     at = np.flatnonzero(r.test)
     for ax, j in zip(strip.subplots(1, 8), np.linspace(0, len(at) - 1, 8).round().astype(int)):
@@ -348,7 +349,7 @@ def write_run(r:Pretrained, out:Path):
     write_bytes(out/'tables.md', report.markdown_table(r.table()).encode())
     for name, fig in figures_of(r).items(): report.save_figure(fig, out/f'{name}.png')
     kinds = {k: {e['name']: e['scores'] for e in r.entries if e['kind'] == k} for k in ('floor', 'baseline', 'oracle')}
-    lost = sum(d['action'] != 'ignored' for d in r.faces.defects)
+    lost = sum(d['action'].endswith('left out') for d in r.faces.defects)
     write_json(out/'summary.json', report.plain(dict(title=report.title('face CNN, valence and arousal', provenance), metrics=r.entries[0]['scores'], floors=kinds['floor'], baselines=kinds['baseline'], oracle=kinds['oracle'],
         differences=r.differences.to_dict('records'), n=int(r.test.sum()), n_train=int((~r.test).sum()), n_groups=len(np.unique(r.faces.groups[r.test])), provenance=provenance, parameters=r.parameters, seconds=round(r.seconds, 2),
         weights=r.weights.name, fingerprint=r.faces.fingerprint, left_out=lost, losses=r.losses, run=r.run)))
@@ -357,7 +358,7 @@ def write_run(r:Pretrained, out:Path):
 def show_setting(r:Pretrained):
     "What was trained on what."
     m, t = r.faces.meta, r.test
-    lost = [d for d in r.faces.defects if d['action'] != 'ignored']
+    lost = [d for d in r.faces.defects if d['action'].endswith('left out')]
     rows = dict(data='SIMULATED twin of AFEW-VA' if r.faces.provenance == 'simulated' else 'AFEW-VA', trained_on=f"{(~t).sum()} faces, {m['clip'][~t].nunique()} clips, {m.group[~t].nunique()} actors or single clips",
                 tested_on=f"{t.sum()} faces, {m['clip'][t].nunique()} clips, {m.group[t].nunique()} actors or single clips, none of them in training", left_out=f'{len(lost)} frames or clips' + (f" (first: {lost[0]['defect']})" if lost else ''),
                 epochs=r.parameters['epochs'], weights_file=r.weights.name)
@@ -370,9 +371,8 @@ def show_tables(r:Pretrained):
     report.show_table(titled(d, 'paired differences, 95 % intervals over actors', r.faces.provenance))
 
 def show_figures(r:Pretrained):
-    for fig in figures_of(r).values():
-        fig.axes[0].set_title(fig.axes[0].get_title(), fontsize=8)
-        report.show_figure(fig)
+    "Truth against prediction, and some held-out faces."
+    for fig in figures_of(r).values(): report.show_figure(fig)
 
 def show_provenance(r:Pretrained):
     "Where the numbers come from."
