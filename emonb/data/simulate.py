@@ -398,7 +398,7 @@ def _write_truth(root, s:Casme3Twin, table:pd.DataFrame, damage:dict):
                                        prototypes={m: prototypes(s.part, m) for m in there}, patterns=patterns_of(s.part), places=list(BULGES)))
     write_json(root/MARKER, dict(SIMULATED=True, dataset='casme3', version=VERSION, seed=s.seed, settings=asdict(s), files=sum(p.is_file() for p in root.rglob('*')) + 1))
 
-# %% ../../nbs/14_simulate.ipynb #cell-047
+# %% ../../nbs/14_simulate.ipynb #cell-055
 def simulated_root(dataset:str='casme3', settings:Casme3Twin|None=None, label:str='writing the simulated twin') -> Path:
     "The tree of `settings` under `data/simulated` of the project: as it lies there if its marker matches, else written now."
     one_of('simulated dataset', dataset, ('casme3',))
