@@ -7,6 +7,7 @@ __all__ = ['PrepareSettings', 'pick_frames', 'read_frames', 'prepare_video', 'sp
            'hand_features']
 
 # %% ../../nbs/25_prepare.ipynb #cell-002
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -82,14 +83,14 @@ def spans(meta:pd.DataFrame, s:PrepareSettings) -> pd.DataFrame:
     return windows(meta, s.before, s.after) if s.window == 'onset' else meta[['subject', 'start_s', 'length_s']]
 
 # %% ../../nbs/25_prepare.ipynb #cell-011
-def code_version() -> str:
-    "Changes when the code that prepares changes, so that a cache made by other code is not served."
-    top = Path(emonb.__file__).parent
-    return fingerprint([*sorted((top/'signals').glob('*.py')), *sorted((top/'data').glob('*.py'))])
+def code_version(reader) -> str:
+    "Changes when the code that reads or prepares changes, so that a cache made by other code is not served."
+    own = getattr(sys.modules.get(type(reader).__module__), '__file__', None)
+    return fingerprint([*sorted((Path(emonb.__file__).parent/'signals').glob('*.py')), *([own] if own else [])])
 
 def set_key(reader:Reader, s:PrepareSettings) -> str:
     "Fingerprint of the sources' content, the reader's and the preparer's settings, and the code."
-    return fingerprint(reader.sources, dict(name=reader.name, reader=reader.settings, prepare=asdict(s), classes=reader.classes, code=code_version()), getattr(reader, 'root', None))
+    return fingerprint(reader.sources, dict(name=reader.name, reader=reader.settings, prepare=asdict(s), classes=reader.classes, code=code_version(reader)), getattr(reader, 'root', None))
 
 def _shapes(reader, s:PrepareSettings, spans) -> dict:
     N, shapes = len(reader), {}
@@ -146,7 +147,7 @@ def _prepare(reader, s, folder, key, strict) -> Prepared:
 def hand_features(x:dict, info:dict) -> tuple[np.ndarray, list[str]]:
     "Hand features of what is there, (N, F) float32 and their names, prefixed by modality: motion, depth change, heart and skin. NaN = not measurable."
     parts, names = [], []
-    for mod, there, make in (('color', 'color', lambda: motion_features(x['color'], x['mask'])), ('depth', 'depth', lambda: depth_features(x['depth'], x['mask'])),
+    for mod, there, make in (('color', 'color', lambda: motion_features(x['color'], x['mask'], x['apex'])), ('depth', 'depth', lambda: depth_features(x['depth'], x['mask'], x['apex'])),
                              ('physio', 'physio', lambda: physio_features(x['physio'], info['rate'], info['signals']))):
         if there in x: f, n = make(); parts.append(f); names += [f'{mod}:{k}' for k in n]
     return np.concatenate(parts, 1).astype(np.float32), names
