@@ -30,7 +30,7 @@ from ..data.simulate import Casme3Twin, oracle, simulated_root
 from ..data.stress_predict import StressPredict
 from ..models.backbones import FrameBackbone, extract_tokens, token_key
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
-from ..models.latent_emotion import LatentEmotion
+from ..models.latent_emotion import LatentEmotion, make_backbones
 from ..signals.prepare import PrepareSettings, prepare
 from . import metrics, report
 from .results import Store
@@ -79,7 +79,7 @@ def read_parameters(names:dict) -> dict:
 # %% ../../nbs/55_experiment.ipynb #cell-008
 PAPER = dict(size=224, dim=256, epochs=40, batch=16, lr=1e-4, seeds='0', twin=dict(subjects=30, clips=165, size=(640, 480)))
 DEMO = dict(size=112, dim=64, epochs=15, batch=16, lr=1e-3, seeds='0', twin=dict(subjects=12, clips=70, size=(320, 240)))
-STRESS = dict(dim=64, epochs=12, batch=32, lr=1e-3, seeds='0,1,2')
+STRESS = dict(dim=64, width=8, hidden=32, epochs=12, batch=32, lr=1e-3, seeds='0,1,2')
 PRESETS = {('casme3', 'paper'): PAPER, ('casme3', 'demo'): DEMO, ('stress_predict', 'paper'): STRESS, ('stress_predict', 'demo'): dict(STRESS, seeds='0', epochs=4)}
 
 def preset_of(p:dict, provenance:str) -> tuple[str, dict]:
@@ -154,13 +154,11 @@ def prepare_settings(p:dict, reader, mods:tuple, s:dict) -> PrepareSettings:
 def keep_tokens(data:Prepared, p:dict, mods:tuple, device:str) -> Prepared:
     "The set with `color_tokens` and `depth_tokens` of frozen backbones beside its frames; `info['weights']` says what they are."
     new, weights = {}, 'none'
-    for kind in [m for m in ('color', 'depth') if m in mods]:
-        net = FrameBackbone(p['backbone'], in_chans=3 if kind == 'color' else 1, weights=p['weights'])
-        mode = 'frame' if kind == 'color' and net.weights == 'imagenet' else 'onset'     # random features of a still face carry identity
-        key = token_key(net, data.info['fingerprint'], kind, mode)
-        path = cache_dir()/'tokens'/f"{data.info['name']}-{kind}-{key}.npy"
+    nets, modes = make_backbones([m for m in ('color', 'depth') if m in mods], p['backbone'], p['weights'], img_size=data.info['settings']['size'])
+    for kind, net in nets.items():
+        path = cache_dir()/'tokens'/f"{data.info['name']}-{kind}-{token_key(net, data.info['fingerprint'], kind, modes[kind])}.npy"
         if not path.exists():
-            tokens = extract_tokens(net, data.x[kind], data.x['mask'], kind=kind, mode=mode, device=device)
+            tokens = extract_tokens(net, data.x[kind], data.x['mask'], kind=kind, mode=modes[kind], device=device)
             with atomic_path(path) as tmp:
                 with open(tmp, 'wb') as f: np.save(f, tokens)
         new[f'{kind}_tokens'], weights = np.load(path, mmap_mode='r'), net.weights
@@ -186,7 +184,7 @@ def recipes(p:dict, data:Prepared, model:str, mods:tuple, s:dict, device:str) ->
     tokens = tuple(f'{m}_tokens' for m in frames) if not p['finetune'] else tuple(frames)
     inputs = tokens + (('physio',) if 'physio' in mods else ()) + (('mask', 'apex') if frames else ())
     make = partial(LatentEmotion, num_classes=len(data.classes), modalities=mods, backbone=p['backbone'] if p['finetune'] and frames else None,
-                   weights=p['weights'], freeze=not p['finetune'], dim=s['dim'], frame_weighting=p['frame_weighting'], fusion=p['fusion'],
+                   weights=p['weights'], freeze=not p['finetune'], dim=s['dim'], width=s.get('width', 16), hidden=s.get('hidden', 64), frame_weighting=p['frame_weighting'], fusion=p['fusion'],
                    **(dict(token_shape=tuple(data.x[tokens[0]].shape[2:])) if tokens and not p['finetune'] else dict(img_size=s.get('size', 112))),
                    **(dict(signals=tuple(data.info['signals']), rate=float(data.info['rate']), length=int(data.x['physio'].shape[2])) if 'physio' in mods else {}))
     main = Recipe(make, inputs=inputs, epochs=s['epochs'], batch=s['batch'], lr=s['lr'], scale=p['scale'], device=device)

@@ -26,7 +26,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, dataset_root, device_of, fingerprint, fold_seed, one_of, progress, provenance_of_run, resolve, run_lock, seed_everything, write_bytes, write_json
+from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, check_table, dataset_root, device_of, fingerprint, fold_seed, notebook_values, progress, provenance_of_run, resolve, run_lock, seed_everything, write_bytes, write_json
 from ..data.afew_va import LIMIT, RATINGS, AfewVa, AfewVaTwin, eye_centres, simulated_afew_va_root
 from ..data.recordings import provenance_of
 from ..models.face_net import AffectCNN, affect_loss, load_cnn
@@ -241,22 +241,14 @@ PARAMETERS = dict(   # name → (default, accepted values or lowest number, help
 
 def check_parameters(given:dict) -> dict:
     "All parameters, with defaults filled in. EmonbError for an unknown name, an unknown value or a wrong type."
-    for k in given: one_of('parameter', k, PARAMETERS)
-    p = {k: given.get(k, d) for k, (d, _, _) in PARAMETERS.items()}
-    for k, (default, accepted, _) in PARAMETERS.items():
-        if isinstance(accepted, tuple): one_of(k, p[k], accepted)
-        elif isinstance(default, str): p[k] = str(p[k] or '')
-        elif isinstance(p[k], bool) or not isinstance(p[k], (int, float)) or not accepted <= p[k] < math.inf or (isinstance(default, int) and p[k] != int(p[k])):
-            raise EmonbError(f"{k}={p[k]!r} must be {'a whole number' if isinstance(default, int) else 'a number'}, {accepted:g} or more") from None
-        else: p[k] = type(default)(p[k])
+    p = check_table(given, PARAMETERS)
     if not 0 < p['held_out'] < 1: raise EmonbError(f"held_out={p['held_out']!r} must lie between 0 and 1, such as 0.2") from None
     if p['lr'] == 0: raise EmonbError('lr=0 trains nothing; the default is 0.002') from None
     return p
 
 def read_parameters(names:dict) -> dict:
-    "The parameters among a notebook's `globals()`; a plain value under any other public name is an unknown parameter."
-    ours = {k: v for k, v in names.items() if not k.startswith('_') and isinstance(v, (str, int, float, bool, list, tuple, type(None))) and k not in ('In', 'Out', 'exit', 'quit')}
-    return check_parameters(ours)
+    "The parameters among a notebook's `globals()`."
+    return check_parameters(notebook_values(names))
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-031
 APPLY = 'apply for AFEW-VA at ibug.doc.ic.ac.uk/resources/afew-va-database and put its folders there as data/README.md shows'
