@@ -25,11 +25,12 @@ from sklearn.svm import LinearSVC
 
 from ..core import (DataError, EmonbError, atomic_path, cache_dir, dataset_root, device_of, hash_files, one_of, progress, provenance_of_run, resolve, run_lock,
                         seed_everything, write_bytes, write_json)
-from ..data.deap import RULES, TARGETS, Deap, binarise, parse_subjects
+from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
 from ..data.recordings import MARKER, Prepared, provenance_of
 from ..data.simulate_deap import DeapTwin, oracle, simulated_deap_root, truth_table
 from ..models.deep_fusion import MODALITIES, DeepFusion, check_modalities
 from ..models.face_net import FaceCNN, FaceNet
+from ..signals.prepare_deap import DeapSettings, prepare_deap, with_features
 from . import metrics, report
 from .experiment import AUTO, Entry, show_text, titled, worded
 from .pretrain_face import load_pretrained
@@ -140,7 +141,7 @@ def twin_settings(p:dict) -> DeapTwin:
 def open_reader(p:dict) -> Deap:
     "The reader of the set these parameters name. Trials without a face video are left out where the model sees faces."
     root = place_of(p) or simulated_deap_root(twin_settings(p))
-    faces = 'need' if 'face' in _listed(p['modalities']) else 'none'
+    faces = ('need' if p['strict'] else 'any') if 'face' in _listed(p['modalities']) else 'none'     # 'any': what has no video is left out and counted
     make = partial(Deap, root, signals=p['signals'], faces=faces, strict=p['strict'])
     if p['subjects'] not in (AUTO, 'all'): return make(subjects=p['subjects'])
     reader = make()
@@ -176,7 +177,7 @@ def folds_of(meta:pd.DataFrame, target:str, rule:str, protocol:str, n_splits:int
     within = one_of('protocol', protocol, ('windows', 'trials', 'subjects')) != 'subjects'
     mixed = pd.Series(y).groupby(meta.subject.to_numpy()).nunique()
     rows = np.flatnonzero(meta.subject.map(mixed).to_numpy() > 1) if within else np.arange(len(meta))
-    if within and (one := mixed.index[mixed < 2].tolist()): notes.append(f"{', '.join(one)} left out: all trials {'high' if y[meta.subject == one[0]].all() and len(one) == 1 else 'on one side'}")
+    if within and (one := mixed.index[mixed < 2].tolist()): notes.append(f"{', '.join(one)} left out: every rating on one side")
     if not len(rows): raise DataError(f'{target}, rule {rule}: every subject has a single class; choose another rule or more trials') from None
     part = meta.iloc[rows].reset_index(drop=True)
     if within: n_splits, asked = min(n_splits, int(part.groupby('subject').trial.nunique().min()) if protocol == 'trials' else int(part.subject.value_counts().min())), n_splits
@@ -250,7 +251,7 @@ def recipes(p:dict, mods:tuple, s:dict, freeze:bool, weights:str, device:str) ->
                       class_weights=False, scale=p['scale'], device=device)
     sets = [mods] + ([(m,) for m in mods] if p['alone'] and len(mods) > 1 else [])
     out = {f"deep fusion ({' + '.join(m)})" if len(m) > 1 else f'{m[0]} alone': ('model', network(m)) for m in sets}
-    return {**out, 'differential entropy + linear SVM': ('baseline', Recipe(partial(support_vectors), inputs=('features',)))}
+    return {**out, 'body statistics + linear SVM' if mods == ('peripheral',) else 'differential entropy + linear SVM': ('baseline', Recipe(partial(support_vectors), inputs=('features',)))}
 
 REPLICA = 'replica: epoch chosen on the test fold'
 def replica_of(recipe:Recipe) -> Recipe: return replace(recipe, replica=True)
@@ -340,11 +341,13 @@ def thinned(data:Prepared, most:int) -> Prepared:
 
 def load_set(p:dict, s:dict, reader:Deap) -> Prepared:
     "The prepared windows these parameters name."
-    from emonb.signals.prepare_deap import DeapSettings, prepare_deap
-    data = prepare_deap(reader, DeapSettings(baseline=p['baseline'], faces='face' in _listed(p['modalities'])), strict=p['strict'])
-    few = thinned(data, s['windows'])
-    if few is not data: few.info = dict(few.info, fingerprint=f"{data.info['fingerprint']}w{s['windows']}")
-    return few
+    mods = _listed(p['modalities'])
+    data = prepare_deap(reader, DeapSettings(modalities=('bio', 'face') if 'face' in mods else ('bio',), baseline=p['baseline']), strict=p['strict'])
+    few = with_features(thinned(data, s['windows']))
+    own = [m for m in mods if m != 'face'] or ['bio']                  # a face alone stands beside all signals
+    keep = [i for i, n in enumerate(few.info['feature_names']) if 'bio' in own or (n.split(':')[0] in EEG) == (own == ['eeg']) or len(own) == 2]
+    more = dict(fingerprint=f"{data.info['fingerprint']}-{s['windows']}") if len(few) < len(data) else {}
+    return replace(few.with_x(features=np.asarray(few.x['features'])[:, keep]), info=dict(few.info, **more, feature_names=[few.info['feature_names'][i] for i in keep]))
 
 PART_OF = dict(bio=('eeg', 'peripheral'), eeg=('eeg',), peripheral=('peripheral',), face=('face',))
 def truth_of(data:Prepared, root:Path, mods:tuple, target:str, rule:str) -> np.ndarray|None:
