@@ -319,3 +319,23 @@ def test_one_subject_is_in_memory_at_a_time(tmp_path, cache):
     tracemalloc.stop()
     assert len(data) == (6*10 - 1)*20 and peak < 2*one, f'{peak/one:.2f} subjects'
     assert len(load(data.x['bio'].filename.parent)) == len(data)
+
+@pytest.mark.parametrize('folder', [None, 'mine'])
+def test_files_never_seen_before_are_prepared_while_their_fingerprint_is_taken(tree, monkeypatch, folder):
+    import time
+    take = module.deap_key
+    def slow(*args): time.sleep(.6); return take(*args)
+    folder = folder and tree.parent/folder
+    plain = prepare_deap(Deap(tree), SIGNALS, folder=tree.parent/'plain')
+    monkeypatch.setattr(module, 'deap_key', slow)
+    for _ in range(2):                                     # the second finds the first's, however late it learns its name
+        data = prepare_deap(Deap(tree), SIGNALS, folder=folder)
+        assert data.info['fingerprint'] == take(Deap(tree), SIGNALS) and np.array_equal(data.x['bio'], plain.x['bio'])
+    nothing_half_written(tree.parent)
+    with pytest.raises(EmonbError) as e: prepare_deap(Deap(tree), replace(SIGNALS, baseline='off'), folder=tree.parent/'plain')
+    one_sentence(e, 'plain', 'other files')
+    def gone(*args): time.sleep(.4); raise SetError('a source is gone')
+    monkeypatch.setattr(module, 'deap_key', gone)
+    with pytest.raises(SetError): prepare_deap(Deap(tree), SIGNALS, folder=tree.parent/'third')
+    assert not (tree.parent/'third').exists()
+    nothing_half_written(tree.parent)

@@ -9,6 +9,7 @@ __all__ = ['COUNTS', 'STATISTICS', 'FEATURES', 'DeapSettings', 'raw_trial', 'ope
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-002
 import mmap
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -172,13 +173,14 @@ class _Defects(list):
             self.append({k: str(v) for k, v in d.items()})
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-028
-def _prepare(reader, s, folder, key, strict) -> Prepared:
+def _prepare(reader, s, place, key, strict) -> Prepared:
+    "Make the set; `key` and `place` are asked for its fingerprint and folder when it is done."
     defects, kept, numbers, counts = _Defects(strict), [], [], dict.fromkeys(COUNTS, 0)
     defects.add(absent(reader, s))
     use = [r for r in reader.meta.itertuples() if r.video or not s.faces]
     if not use: raise DataError(f'{reader.root}: no trial has a face video; prepare with faces=False, or add the videos') from None
     length = window_length(reader, s)
-    with _Windows(folder, s, len(use)*int(reader.seconds), length) as w:
+    with _Windows(cache_dir()/'prepared'/'deap-new', s, len(use)*int(reader.seconds), length) as w:
         for who, rows in groupby(progress(use, f'{reader.name}: trials prepared'), lambda r: r.subject):
             signals, path = None, reader.files[reader.signals][who]
             try: signals = open_signals(reader, who, s)
@@ -198,7 +200,8 @@ def _prepare(reader, s, folder, key, strict) -> Prepared:
             w.let_go()
         if not kept: raise DataError(f"{reader.root}: no trial could be used; the first said: {defects[0]['defect']}") from None
         w.cut()
-        return w.finish(_meta(reader, kept, numbers), reader.classes, reader.provenance, _info(reader, s, key, kept, counts, defects, length))
+        w.folder = place()
+        return w.finish(_meta(reader, kept, numbers), reader.classes, reader.provenance, _info(reader, s, key(), kept, counts, defects, length))
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-030
 def _meta(reader, kept, numbers):
@@ -223,9 +226,13 @@ def prepare_deap(reader:Deap, settings:DeapSettings=DeapSettings(), strict:bool=
     """DEAP as windows of one second: `bio` (N, 40, 128) float32, `face` (N, 5, 3, 64, 64) uint8 and `face_mask` (N, 5) bool (True = a picture of its own with a face),
     and with `features` the hand features (N, 152) float32; kept under `folder` (default: the cache, named by content and settings), labelled by the reader's target and rule. One subject is in memory at a time.
     `DataError` if nothing is left; `SetError` at the first defect if `strict`; `EmonbError` if `folder` holds another set."""
-    key = deap_key(reader, settings)
-    folder = Path(folder or cache_dir()/'prepared'/f'deap-{key}')
-    data = load(folder) if (folder/'header.json').exists() else _prepare(reader, settings, folder, key, strict)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(deap_key, reader, settings)
+        place = lambda: Path(folder or cache_dir()/'prepared'/f'deap-{job.result()}')
+        try: job.result(.25 if reader.signals == 'dat' and not settings.faces else None)
+        except TimeoutError: pass                                   # files not seen before: their fingerprint and their windows are made side by side
+        there = (folder or job.done()) and (place()/'header.json').exists()
+        data, key, folder = load(place()) if there else _prepare(reader, settings, place, job.result, strict), job.result(), place()
     if data.info.get('fingerprint') != key: raise EmonbError(f'{folder}: holds a set made from other files, settings or code; give another folder or remove it') from None
     if strict and data.info['defects']: raise SetError(f"{data.info['defects'][0]['defect']} (strict=True stops at the first defect)") from None
     data = with_labels(data, reader)
