@@ -11,7 +11,8 @@ LIMIT = 300    # seconds for one chapter; they are written to need less than 60
 
 # Each run notebook with small parameters: {'90_loso': [{'dataset': 'casme3', ...}, ...]}; `out` is added here.
 RUNS = {'90_loso': [{'source': 'simulated'}],    # the README's command, whole
-        '89_pretrain_face': [{'source': 'simulated', 'clips': 12, 'every': 4, 'epochs': 1}]}
+        '89_pretrain_face': [{'source': 'simulated', 'clips': 12, 'every': 4, 'epochs': 1}],
+        '96_speed': [dict(subjects=2, trials=4, seconds=4, memory_subjects=3, memory_seconds=4, epochs=1, train_trials=4, steps=1, size=8, video_seconds=2, width=160, height=120, repeats=1, threads=1)]}
 RUN_LIMIT = 600
 
 CHAPTERS = [p for p in notebooks() if not re.match(r'[89]\d_', p.name)]
