@@ -98,7 +98,7 @@ def read_parameters(names:dict) -> dict:
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-009
 PAPER = dict(epochs=50, batch=64, lr=1e-3, folds=10, seeds='0', windows=60, dim=64, depth=2, ff_dim=128, twin=dict(subjects=22, trials=40, seconds=60, fps=50, size=(320, 240)))
-DEMO = dict(epochs=12, batch=16, lr=1e-3, folds=5, seeds='0', windows=6, dim=32, depth=1, ff_dim=64, twin=dict(subjects=6, trials=10, seconds=8, fps=5, size=(160, 120)))
+DEMO = dict(epochs=10, batch=16, lr=1e-3, folds=5, seeds='0', windows=6, dim=32, depth=1, ff_dim=64, twin=dict(subjects=6, trials=10, seconds=8, fps=5, size=(160, 120)))
 PRESETS = dict(paper=PAPER, demo=DEMO)
 
 def preset_of(p:dict, provenance:str) -> tuple[str, dict]:
@@ -342,7 +342,7 @@ def thinned(data:Prepared, most:int) -> Prepared:
 def load_set(p:dict, s:dict, reader:Deap) -> Prepared:
     "The prepared windows these parameters name."
     mods = _listed(p['modalities'])
-    data = prepare_deap(reader, DeapSettings(modalities=('bio', 'face') if 'face' in mods else ('bio',), baseline=p['baseline']), strict=p['strict'])
+    data = prepare_deap(reader, DeapSettings(baseline=p['baseline'], faces='face' in mods), strict=p['strict'])
     few = with_features(thinned(data, s['windows']))
     own = [m for m in mods if m != 'face'] or ['bio']                  # a face alone stands beside all signals
     keep = [i for i, n in enumerate(few.info['feature_names']) if 'bio' in own or (n.split(':')[0] in EEG) == (own == ['eeg']) or len(own) == 2]

@@ -1,0 +1,174 @@
+"The second paper's experiment as a whole command: what it writes, what it refuses, and that nothing is trained twice."
+import json, re
+
+import nbformat, numpy as np, pandas as pd, pytest
+
+from conftest import NBS
+from emonb.core import EmonbError
+from emonb.data.simulate_deap import DeapTwin, write_deap
+from emonb.study import deap_experiment
+from emonb.study.deap_experiment import FLOORS, PARAMETERS, REPLICA
+from test_notebooks import papermill
+
+METRICS = ('ACC', 'UF1', 'UAR')
+SMALL = dict(epochs=2, folds=2, preset='demo', workers=1)
+
+
+@pytest.fixture(scope='module')
+def twin(tmp_path_factory):
+    "Three people, six trials of five seconds, with faces; one face video is missing."
+    root = tmp_path_factory.mktemp('twin')/'deap'
+    write_deap(root, DeapTwin(subjects=(1, 2, 4), trials=6, seconds=5, fps=5, files=('dat', 'video'), seed=3))
+    (root/'face_video/s02/s02_trial04.avi').unlink()
+    return root
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory): return tmp_path_factory.mktemp('cache')
+
+@pytest.fixture
+def apart(tmp_path, monkeypatch, cache):
+    "A current folder of the test's own; what is prepared once is shared."
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('EMONB_CACHE', str(cache))
+    return tmp_path
+
+def strict_json(path):
+    def refuse(word): raise ValueError(f'{word} in {path.name}')
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+def scores_of(block):
+    for m in METRICS:
+        assert 0 <= block[m]['value'] <= 1
+        if block[m]['low'] is not None: assert block[m]['low'] - 1e-9 <= block[m]['value'] <= block[m]['high'] + 1e-9
+    return block
+
+
+def test_the_notebook_has_the_parameters_of_the_experiment():
+    cell = next(c for c in nbformat.read(NBS/'91_deap.ipynb', as_version=4).cells if 'parameters' in c.metadata.get('tags', []))
+    space = {}
+    exec(cell.source, space)
+    assert {k: v for k, v in space.items() if not k.startswith('_')} == {k: d for k, (d, _, _) in PARAMETERS.items()}
+    assert all('#' in line for line in cell.source.splitlines())
+
+
+def test_whole_command_then_again_without_training(twin, apart):
+    given = dict(SMALL, root=twin, out=apart/'out', replica=True)
+    status, said = papermill(NBS/'91_deap.ipynb', apart/'done.ipynb', given, apart)
+    assert status == 0, said[-4000:]
+    s = strict_json(apart/'out'/'summary.json')
+    assert s['provenance'] == 'simulated' and s['classes'] == ['low', 'high'] and s['parameters']['replica'] is True
+    assert set(s['protocols']) == {'windows', 'trials', 'subjects'}
+    for protocol, targets in s['protocols'].items():
+        assert set(targets) == {'valence', 'arousal'}
+        for b in targets.values():
+            scores_of(b['metrics']); [scores_of(f) for f in b['floors'].values()]
+            assert set(b['floors']) == set(FLOORS.values()) and b['n'] > 0 and b['oracle'] and b['baselines']
+            assert set(b['trial_level']['floors']) == set(FLOORS.values()) and b['trial_level']['n'] == b['n_trials'] <= 17
+            assert (REPLICA in b['replica']) == (protocol == 'windows') and 0 <= b['paper_figure'][b['model']] <= 1
+    assert s['protocols']['windows']['valence']['floors'][FLOORS['stimulus']]['UAR']['value'] == 1        # within a subject the video is the trial
+    assert s['setting']['left_out'] == 1                                                                   # the trial whose video is missing
+    shown = json.dumps([c.outputs for c in nbformat.read(apart/'done.ipynb', as_version=4).cells if c.cell_type == 'code'])
+    assert shown.count('SIMULATED') > 8 and 'protocols side by side' in shown and '97.71' in shown and 'random, frozen' in shown
+    assert {'protocols.png', 'per_subject_valence.png', 'predictions.parquet', 'tables.md', 'run.log'} <= {p.name for p in (apart/'out').iterdir()}
+    stamp = {p: p.stat().st_mtime_ns for p in (apart/'out'/'rows').iterdir()}
+    log = (apart/'out'/'run.log').read_text()
+    again = deap_experiment.run(dict(given, root=str(twin), out=str(apart/'out')))
+    assert (apart/'out'/'run.log').read_text() == log and {p: p.stat().st_mtime_ns for p in (apart/'out'/'rows').iterdir()} == stamp
+    s2 = strict_json(apart/'out'/'summary.json')
+    assert s2['protocols'] == s['protocols']
+    check_frames(again)
+
+
+def check_frames(r):
+    "The predictions are whole, and the tables say what the predictions say."
+    for b in r.blocks:
+        first = b.predictions[b.predictions.model == b.entries[0].name].sort_values('row')
+        assert first.row.is_unique and np.array_equal(first.row, b.folds.rows) and np.array_equal(first.y, b.folds.y[b.folds.rows])
+        assert np.isclose((first.y == first.yhat).mean(), b.entries[0].scores['ACC']['value'])
+        by_trial = first.groupby('trial').agg(p=('p1', 'mean'), y=('y', 'first'))
+        assert np.isclose(((by_trial.p > .5) == by_trial.y).mean(), b.trials[0].scores['ACC']['value'])
+        own = first.assign(hit=first.y == first.yhat).groupby(['subject', 'fold']).hit.mean().groupby('subject').mean().mean()
+        assert np.isclose(own, b.paper[b.entries[0].name])
+    for t in r.targets:
+        table = r.side_by_side(t)
+        assert (table.data == 'SIMULATED').all() and table.attrs['title'].startswith('SIMULATED') and set(table.decision) == {'window', 'trial'}
+
+
+@pytest.mark.parametrize('modalities,target,rule,baseline', [('eeg', 'valence', '>5', 'off'), ('peripheral', 'arousal', '>4.5', 'mean'), ('face', 'valence', '>=5', 'template'), ('eeg,face', 'arousal', 'mean', 'template')])
+def test_every_choice_runs(modalities, target, rule, baseline, twin, apart):
+    given = dict(SMALL, epochs=1, root=str(twin), out='out', modalities=modalities, target=target, rule=rule, baseline=baseline, protocol='trials,subjects', alone=True)
+    r = deap_experiment.run(given)
+    assert r.targets == [target] and r.protocols == ['trials', 'subjects']
+    b = r.blocks[1]
+    rating = r.data.meta[target].to_numpy()
+    if rule == 'mean':
+        for v, y in zip(b.folds.splits, b.folds.labels): assert np.array_equal(y, rating >= rating[v.train].mean())
+    else: assert np.array_equal(b.folds.y[b.folds.rows], {'>5': rating > 5, '>4.5': rating > 4.5, '>=5': rating >= 5}[rule][b.folds.rows])
+    models = [e.name for e in b.entries if e.kind == 'model']
+    assert len(models) == (3 if ',' in modalities else 1) and ('oracle' in {e.kind for e in b.entries}) == (rule == '>=5')
+    names = r.data.info['feature_names']
+    assert len(names) == dict(eeg=128, peripheral=24, face=152)[modalities.split(',')[0]]
+    assert (len(r.data.meta.trial.unique()) == 17) == ('face' in modalities)
+
+
+def test_one_process_or_two_give_the_same(twin, apart):
+    given = dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects')
+    one, two = (deap_experiment.run(dict(given, workers=w, out=f'out{w}')) for w in (1, 2))
+    pd.testing.assert_frame_equal(one.blocks[0].predictions, two.blocks[0].predictions, check_exact=True)
+
+
+def test_other_settings_are_other_folds(twin, apart):
+    given = dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects', out='out')
+    count = lambda: len(list((apart/'out'/'rows').iterdir()))
+    deap_experiment.run(given); first = count()
+    for k, change in enumerate((dict(epochs=3), dict(scale='none'), dict(rule='>4.5')), 2):
+        deap_experiment.run(dict(given, **change)); assert count() > first, change
+        first = count()
+
+
+REFUSED = {
+    'unknown parameter': (dict(protocl='trials'), 'protocl', 'accepted'),
+    'unknown target': (dict(target='liking'), 'liking', 'valence'),
+    'unknown protocol': (dict(protocol='windows,loso'), 'loso', 'subjects'),
+    'unknown rule': (dict(rule='>=6'), '>=6', 'mean'),
+    'a modality twice told': (dict(modalities='bio,eeg'), 'bio'),
+    'wrong type': (dict(epochs='many'), 'epochs', 'whole number'),
+    'no subject 40': (dict(subjects='1,40'), '40'),
+    'a subject that is not there': (dict(subjects='1,9', root='TWIN'), 's09'),
+    'one subject to leave out': (dict(subjects='1', root='TWIN', protocol='subjects'), 'at least two'),
+    'wrong root': (dict(root='no/such/folder'), 'no such folder', 'root'),
+    'twin as real': (dict(root='TWIN', source='real'), 'SIMULATED.json'),
+    'real set not there': (dict(source='real'), 'apply for DEAP'),
+    'weights not there': (dict(root='TWIN', face_weights='gone.safetensors'), 'gone.safetensors', '89_pretrain_face'),
+    'strict': (dict(root='BROKEN', strict=True, modalities='bio'), 's02', 'strict'),
+}
+
+@pytest.fixture
+def broken(twin, tmp_path):
+    "The same tree with a NaN in one signal of s02."
+    import pickle, shutil
+    root = shutil.copytree(twin, tmp_path/'broken')
+    path = root/'data_preprocessed_python/s02.dat'
+    with open(path, 'rb') as f: d = pickle.load(f, encoding='latin1')         # our own file
+    data = d['data'].copy(); data[1, 5, 500] = np.nan
+    path.write_bytes(pickle.dumps(dict(data=data, labels=d['labels']), 2))
+    return root
+
+@pytest.mark.parametrize('what', REFUSED)
+def test_refused_in_one_sentence(what, twin, broken, apart):
+    given, *words = REFUSED[what]
+    given = {k: str(twin) if v == 'TWIN' else str(broken) if v == 'BROKEN' else v for k, v in given.items()}
+    with pytest.raises(EmonbError) as e: deap_experiment.run({**SMALL, **given, 'out': str(apart/'out')})
+    said = str(e.value)
+    assert '\n' not in said and all(w in said for w in words), said
+    assert not (apart/'out'/'summary.json').exists()
+
+
+def test_a_damaged_trial_is_left_out_and_counted(broken, apart):
+    r = deap_experiment.run(dict(SMALL, root=str(broken), out='out', modalities='peripheral', target='valence', protocol='subjects'))
+    assert r.setting['left_out'] == 1 and r.setting['audit'] >= 1 and r.data.meta.trial.nunique() == 17
+
+
+def test_the_sentence_comes_last(apart):
+    status, said = papermill(NBS/'91_deap.ipynb', apart/'done.ipynb', dict(target='liking', out=apart/'out'), apart)
+    last = [line for line in said.splitlines() if line.strip()][-1]
+    assert status != 0 and re.match(r'EmonbError: .*liking', last), said[-1500:]
