@@ -10,6 +10,7 @@ from emonb.study import experiment
 from test_notebooks import papermill
 
 METRICS = ('ACC', 'UF1', 'UAR')
+SHEETS = real_material('casme3')      # looked for from the folder pytest was started in
 
 
 def write_people(root, subjects=4, task_s=300, seed=0):
@@ -75,11 +76,11 @@ def test_annotation_on_a_sheet_alone(apart):
     assert 'stimulus only' in done and 'leave_stimulus_out' in done and 'SIMULATED' not in json.dumps(s)
 
 
-@pytest.mark.skipif(real_material('casme3') is None, reason='the official annotation sheets are not here ($EMONB_REAL/casme3)')
+@pytest.mark.skipif(SHEETS is None, reason='the official annotation sheets are not here ($EMONB_REAL/casme3)')
 @pytest.mark.parametrize('part,classes,reference', [('A', 7, (.474, .338, .376)), ('A', 4, (.599, .530, .572)), ('A', 3, (.668, .616, .733)), ('C', 4, (.691, .661, .720))])
 def test_annotation_on_the_official_sheets(part, classes, reference, apart):
     "An independent script's figures, to .02."
-    r = experiment.run(dict(part=part, classes=classes, model='annotation', protocol='loso', root=str(real_material('casme3')), out='out'))
+    r = experiment.run(dict(part=part, classes=classes, model='annotation', protocol='loso', root=str(SHEETS), out='out'))
     got = [r.main.entries[0].scores[m]['value'] for m in METRICS]
     assert r.data.provenance == 'annotation' and np.allclose(got, reference, atol=.02), got
 
@@ -194,3 +195,14 @@ def test_a_full_disk_loses_no_finished_fold(people, apart, monkeypatch):
     r = experiment.run(given)
     assert all(p.stat().st_mtime_ns == t for p, t in rows.items())
     assert r.main.predictions.equals(experiment.run(dict(given, out='other')).main.predictions)
+
+
+@pytest.mark.parametrize('notebook,module', [('89_pretrain_face', 'pretrain_face'), ('90_loso', 'experiment'), ('91_deap', 'deap_experiment')])
+def test_the_parameters_cell_says_what_the_package_takes(notebook, module):
+    "The same names, the same defaults, and a type and a comment for each (papermill shows them as help)."
+    import ast, importlib
+    table = importlib.import_module(f'emonb.study.{module}').PARAMETERS
+    cell, = [''.join(c['source']) for c in json.loads((NBS/f'{notebook}.ipynb').read_text())['cells'] if 'parameters' in c['metadata'].get('tags', [])]
+    given = {n.target.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.AnnAssign)}
+    assert given == {k: d for k, (d, _, _) in table.items()}
+    assert all(line.count('#') >= 1 for line in cell.splitlines() if line.strip())

@@ -59,6 +59,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     folds=('all', None, 'all, a number (the first ones), or a comma list of fold names'),
     source=(AUTO, (AUTO, 'real', 'simulated'), 'auto: the real set, or its simulated twin where no root was given and none is there'),
     root=('', None, 'folder of the set; empty: $EMONB_DATA/<dataset>, then data/<dataset>'),
+    sheet=('', None, 'CAS(ME)³: which annotation sheet (file or sheet name), where several have the same form'),
     out=('results', None, 'folder for rows, predictions, figures and summary.json'),
     effect=(1., None, 'simulated twin only: size of the effect, 0 for none'),
     strict=(False, (False, True), 'stop at the first damaged file instead of repairing and counting'),
@@ -79,7 +80,7 @@ def read_parameters(names:dict) -> dict:
 # %% ../../nbs/55_experiment.ipynb #cell-008
 PAPER = dict(size=224, dim=256, epochs=40, batch=16, lr=1e-4, seeds='0', twin=dict(subjects=30, clips=165, size=(640, 480)))
 DEMO = dict(size=112, dim=64, epochs=15, batch=16, lr=1e-3, seeds='0', twin=dict(subjects=12, clips=70, size=(320, 240)))
-STRESS = dict(dim=64, width=8, hidden=32, epochs=12, batch=32, lr=1e-3, seeds='0,1,2')
+STRESS = dict(dim=64, width=8, hidden=32, epochs=12, batch=64, lr=3e-3, seeds='0,1,2')
 PRESETS = {('casme3', 'paper'): PAPER, ('casme3', 'demo'): DEMO, ('stress_predict', 'paper'): STRESS, ('stress_predict', 'demo'): dict(STRESS, seeds='0', epochs=4)}
 
 def preset_of(p:dict, provenance:str) -> tuple[str, dict]:
@@ -125,7 +126,7 @@ def open_reader(p:dict):
     "The reader of the set that these parameters name."
     place = place_of(p)
     root = place or twin_of(p)
-    if p['dataset'] == 'casme3': return CasMe3(root, part=p['part'], classes=int(p['classes']) or 4, strict=p['strict'])
+    if p['dataset'] == 'casme3': return CasMe3(root, part=p['part'], classes=int(p['classes']) or 4, strict=p['strict'], sheet=p['sheet'] or None)
     if p['classes'] not in (0, 2): raise EmonbError(f"classes={p['classes']} does not go with stress_predict, which has 2; leave it out") from None
     return StressPredict(root)
 
@@ -226,10 +227,10 @@ def chosen(splits:list, folds:str) -> list:
     for n in names: one_of('folds', n, [s.name for s in splits])
     return [s for s in splits if s.name in names] or splits
 
-# %% ../../nbs/55_experiment.ipynb #cell-019
+# %% ../../nbs/55_experiment.ipynb #cell-020
 def splits_of(p:dict, data:Prepared, protocol:str) -> list:
-    "The checked splits of a protocol. The crossed ones of Stress-Predict leave out ten groups of subjects, not thirty-four single ones."
-    more = dict(subject_groups=10) if protocol == 'clock_x_subject' and data.meta.subject.nunique() > 10 else {}
+    "The checked splits of a protocol; folds whose training part lacks a class are left out. Blocks of time are thirds of the session, crossed with at most ten groups of subjects."
+    more = dict(n_blocks=3, subject_groups=min(10, data.meta.subject.nunique())) if protocol == 'clock_x_subject' else {}
     splits = [s for s in make_splits(data.meta, protocol, **more) if len(np.unique(data.y[s.train])) > 1]
     for s in splits: check_split(data.meta, s, PROTOCOLS[protocol][1])
     return chosen(splits, p['folds'])
@@ -272,13 +273,13 @@ def differences(entries:list, y, who, C:int) -> pd.DataFrame:
             out.append(dict(comparison=f'{first.name} − {e.name}', metric=m, **d, verdict=worded(d)))
     return pd.DataFrame(out)
 
-# %% ../../nbs/55_experiment.ipynb #cell-021
+# %% ../../nbs/55_experiment.ipynb #cell-022
 def load_set(p:dict) -> tuple[Prepared, str, tuple, object]:
     "The prepared set these parameters name, its model and modalities, and the reader."
     reader = open_reader(p)
     model, mods = model_of(p, reader)
     if model == 'annotation':
-        data = annotations(reader.root, part=p['part'], classes=int(p['classes']) or 4)
+        data = annotations(reader.root, part=p['part'], classes=int(p['classes']) or 4, sheet=p['sheet'] or None, strict=p['strict'])
         data.info.setdefault('fingerprint', fingerprint(settings=dict(features=data.x['features'].tolist())))
         return data, model, mods, reader
     _, s = preset_of(p, reader.provenance)
@@ -287,8 +288,8 @@ def load_set(p:dict) -> tuple[Prepared, str, tuple, object]:
     return data.with_x(features=np.asarray(data.x['features'])[:, keep]), model, mods, reader
 
 def truth_of(p:dict, data:Prepared, reader, mods:tuple) -> np.ndarray|None:
-    "The oracle's predictions for the rows of a simulated set; None on real data."
-    if data.provenance != 'simulated': return None
+    "The oracle's predictions for the rows of a simulated set; None on real data, and where a simulated tree came without its truth."
+    if data.provenance != 'simulated' or not (Path(reader.root)/'truth.csv').exists(): return None
     known = oracle(reader.root, classes=int(p['classes']) or 4, modalities=mods or None)
     by_trial = dict(zip(known['meta'].trial, known['yhat']))
     return data.meta.trial.map(by_trial).to_numpy(np.int64)
@@ -326,7 +327,7 @@ class Result:
                     per_subject=report.plot_per_subject(y, first.yhat, who, self.data.provenance, text),
                     intervals=report.plot_intervals(self.table(b)))
 
-# %% ../../nbs/55_experiment.ipynb #cell-023
+# %% ../../nbs/55_experiment.ipynb #cell-024
 def block_summary(b:Block, data:Prepared) -> dict:
     "Metrics, floors, baselines, oracle and differences of one block."
     plain = lambda kind: {e.name: {m: {k: e.scores[m][k] for k in ('value', 'low', 'high')} for m in metrics.METRICS} for e in b.entries if e.kind == kind}
@@ -346,7 +347,7 @@ def write_result(r:Result):
     one = dict(blocks[r.main.protocol]); del one['folds']
     write_json(r.out/'summary.json', report.summary(r.data.classes, r.data.provenance, r.parameters, r.seconds, one=one, extra=extra))
 
-# %% ../../nbs/55_experiment.ipynb #cell-025
+# %% ../../nbs/55_experiment.ipynb #cell-026
 def show_setting(r:Result):
     "What was run, and what was shrunk."
     n, s = r.data.meta, r.setting
@@ -388,7 +389,7 @@ def show_provenance(r:Result):
     rows = dict(provenance=r.data.provenance, data=r.data.info.get('fingerprint'), code=r.run['git'] or 'not a checkout', device=r.run['device'], time=r.run['time'], seconds=round(r.seconds, 1), **{f'version of {k}': v for k, v in r.run['versions'].items()})
     report.show_table(titled(pd.DataFrame([dict(what=k, value=str(v)) for k, v in rows.items()]), report.title('Provenance of this run', r.data.provenance)))
 
-# %% ../../nbs/55_experiment.ipynb #cell-026
+# %% ../../nbs/55_experiment.ipynb #cell-027
 def run(given:dict) -> Result:
     "Run an experiment from its parameters. Raises `EmonbError` with one sentence; whatever was finished stays in `out`."
     p, start = check_parameters(given), time.perf_counter()
@@ -400,7 +401,8 @@ def run(given:dict) -> Result:
         if model == 'latent_emotion' and not p['finetune']: data = keep_tokens(data, p, mods, device)
         models, truth = recipes(p, data, model, mods, s, device), truth_of(p, data, reader, mods)
         workers = int(p['workers']) or (len(os.sched_getaffinity(0)) if device == 'cpu' else 1)
-        blocks = [block_of(data, splits_of(p, data, protocol), models, s['seeds'], store, workers, truth) for protocol in protocols_of(p, data)]
+        blocks = [block_of(data, splits_of(p, data, protocol), models, s['seeds'] if k == 0 or p['protocol'] != AUTO else s['seeds'][:1], store, workers, truth)
+                  for k, protocol in enumerate(protocols_of(p, data))]      # what auto adds runs with the first seed
         setting = dict(preset=preset, model=model, modalities=mods, weights=data.info.get('weights', 'none'), detector=data.info.get('detector') if mods != ('physio',) and mods else 'none',
                        reductions=reductions(p, preset, s), audit=len(data.info.get('defects', [])), left_out=data.info.get('left_out', 0), **{k: s[k] for k in ('epochs', 'seeds', 'batch', 'lr', 'dim')})
         result = Result(p, data, blocks, setting, provenance_of_run(device), out, time.perf_counter() - start)

@@ -107,7 +107,7 @@ def save_figure(fig, path):
 
 def show_figure(fig):
     "Show a figure in the notebook as a PNG with its title as alternative text; on a terminal, say its title."
-    text = ' '.join(a.get_title() for a in fig.axes if a.get_title())
+    text = ' '.join(filter(None, [fig.get_suptitle(), *(a.get_title() for a in fig.axes)]))
     if in_notebook(): display(Image(_png(fig), alt=text))
     else: print(f'[figure: {text}]')
 
