@@ -1,0 +1,227 @@
+"""Claims about the three protocols of the second paper where the answer is known: simulated windows, and real recordings under labels that mean nothing.
+
+"Inside its null" means inside the central 99 % band of the same pipeline's UAR under 200 permutations of the labels of whole trials within each subject. All seeds are fixed."""
+from dataclasses import replace
+
+import numpy as np, pandas as pd, pytest
+
+from emonb.core import real_material
+from emonb.data.simulate_deap import deap_set
+from emonb.study.deap_experiment import FLOORS, block_of, blocks_of, check_parameters, folds_of, preset_of, recipes
+from emonb.study.metrics import null_band, paired, permutation_null, scores
+from emonb.study.splits import PROTOCOLS, check_split, make_splits
+from test_known_answers import Linear
+
+DRAWS = 200
+PROTOCOL = ('windows', 'trials', 'subjects')
+PARTS = dict(eeg=slice(0, 32), peripheral=slice(32, 40), both=slice(0, 40))
+
+
+class Nearest:
+    "The label of the nearest training window: what remembers best."
+    def __init__(self, x):
+        x = np.asarray(x, np.float32); n = (x**2).sum(1)
+        self.d, self.kept = n[:, None] + n - 2*x @ x.T, {}
+    def __call__(self, y, train, test):
+        key = train.tobytes()                                     # who is nearest knows no labels: permutations share it
+        if len(self.kept) > 500: self.kept.clear()
+        if key not in self.kept: self.kept[key] = train[self.d[np.ix_(test, train)].argmin(1)]
+        return y[self.kept[key]]
+
+
+class Straight:
+    "Linear discriminant with equal priors; what a straight line can learn."
+    def __init__(self, x): self.x, self.kept = np.asarray(x, np.float64), {}
+    def __call__(self, y, train, test):
+        key = train.tobytes()                                     # the covariance knows no labels: permutations share it
+        if key not in self.kept: self.kept[key] = Linear().prepare(self.x[train])
+        return self.kept[key].label(y[train]).predict(self.x[test])
+
+
+def pipeline(meta, protocol, model, n_splits=5):
+    "y → pooled predictions; `trials` spreads the classes over its folds, so it is split anew for new labels."
+    made = {}
+    def splits(y):
+        key = y.tobytes() if protocol == 'trials' else ''
+        if key not in made:
+            if protocol == 'trials': made.clear()
+            made[key] = make_splits(meta, protocol, y=y, n_splits=n_splits, per_subject=protocol != 'subjects')
+        return made[key]
+    def run(y):
+        out = np.full(len(y), -1)
+        for s in splits(y): out[s.test] = model(y, s.train, s.test)
+        assert (out >= 0).all()
+        return out
+    return run
+
+
+def levels(data, part='both'): return data.x['bio'][:, PARTS[part]].mean(-1)
+
+def uar(data, protocol, model): return scores(data.y, pipeline(data.meta, protocol, model)(data.y), 2)['UAR']
+
+def band(data, protocol, model, seed=0):
+    "99 % band of the pipeline's UAR when trials of a subject swap their labels."
+    return null_band(permutation_null(pipeline(data.meta, protocol, model), data.y, data.meta.trial.to_numpy(), DRAWS, seed, within=data.meta.subject.to_numpy(), num_classes=2))
+
+
+def test_the_short_pipeline_splits_as_the_experiment_does():
+    data = deap_set(subjects=4, trials=10, windows=3, seed=1)
+    for protocol in PROTOCOL:
+        f = folds_of(data.meta, 'valence', '>=5', protocol, 5)
+        ours = make_splits(data.meta, protocol, n_splits=5, per_subject=protocol != 'subjects')
+        kept = [s for s in ours if len(np.unique(data.y[s.train])) > 1]
+        assert len(f.splits) == len(kept) and all(np.array_equal(a.train, b.train) and np.array_equal(a.test, b.test) for a, b in zip(f.splits, kept))
+        for s in f.splits: check_split(data.meta, s, PROTOCOLS[protocol][1])
+
+
+# -- 1. a trial stamp: only shuffled windows see it
+
+DOSES = (0., .15, .25, .4)
+
+@pytest.fixture(scope='module')
+def stamped():
+    "protocol → [(UAR, low, high)] over the doses; no effect whatever."
+    got = {p: [] for p in PROTOCOL}
+    for dose in DOSES:
+        data = deap_set(subjects=8, trials=16, windows=6, effect=0., trial_stamp=dose, seed=4)
+        model = Nearest(levels(data))
+        for p in PROTOCOL:
+            again = p != 'trials' or dose in (DOSES[0], DOSES[-1])    # each new labelling is split anew there, which takes time; the band hardly moves
+            got[p].append((uar(data, p, model), *(band(data, p, model) if again else got[p][0][1:])))
+    return got
+
+
+@pytest.mark.parametrize('protocol', PROTOCOL)
+def test_without_a_stamp_every_protocol_is_inside_its_null(stamped, protocol):
+    value, low, high = stamped[protocol][0]
+    assert low <= value <= high and high - low < .25, (value, low, high)
+
+
+def test_shuffled_windows_rise_with_the_stamp(stamped):
+    value, low, high = np.array(stamped['windows']).T
+    assert (np.diff(value) > 0).all() and value[-1] > .9, value
+    assert (value[1:] > high[0]).all()                             # above the null of the pipeline that sees no stamp
+
+
+@pytest.mark.parametrize('protocol', ['trials', 'subjects'])
+def test_whole_trials_and_subjects_do_not_see_the_stamp(stamped, protocol):
+    for dose, (value, low, high) in zip(DOSES, stamped[protocol]): assert low <= value <= high and high - low < .25, (dose, value, low, high)
+
+
+def test_labels_permuted_by_trial_leave_the_leak_in_place():
+    "The control that is often left out: under permuted trial labels shuffled windows still score, whole trials do not."
+    data = deap_set(subjects=8, trials=16, windows=6, effect=1., trial_stamp=1., seed=6)
+    model, trial, subject = Nearest(levels(data)), data.meta.trial.to_numpy(), data.meta.subject.to_numpy()
+    null = {p: permutation_null(pipeline(data.meta, p, model), data.y, trial, 60, 0, within=subject, num_classes=2) for p in PROTOCOL}
+    assert null['windows'].min() > .8                               # the "null" of the published protocol is a high score
+    for p in ('trials', 'subjects'): assert abs(null[p].mean() - .5) < .05, (p, null[p].mean())
+    own = {p: permutation_null(pipeline(data.meta, p, model), data.y, np.arange(len(data)).astype(str), 60, 0, within=subject, num_classes=2) for p in ('windows',)}
+    assert abs(own['windows'].mean() - .5) < .03                    # permuting single windows, as is often done, hides it
+
+
+# -- 2. an effect: all three rise towards the oracle, and two modalities beat one
+
+def test_an_effect_is_found_under_every_protocol_and_approaches_the_oracle():
+    found, best = {p: [] for p in PROTOCOL}, []
+    for dose in (0., .5, 1., 2.):
+        data = deap_set(subjects=16, trials=30, windows=4, effect=dict(eeg=dose, peripheral=dose), seed=9)
+        model = Straight(levels(data))
+        for p in PROTOCOL: found[p].append(uar(data, p, model))
+        best.append(scores(data.y, data.meta.oracle.to_numpy(), 2)['UAR'])
+        if dose == 1.:
+            for p in ('trials', 'subjects'): assert found[p][-1] > band(data, p, model)[1], p
+    error = 2.6*np.sqrt(np.array(best)*(1 - np.array(best))/(16*30))
+    for p in PROTOCOL:
+        v = np.array(found[p])
+        assert (np.diff(v) > .02).all() and v[-1] > best[-1] - .06, (p, v, best)
+        if p != 'windows': assert (v <= best + error)[1:].all(), (p, v, best)        # nobody beats the oracle, unless trials straddle the split
+
+
+@pytest.mark.parametrize('protocol', PROTOCOL)
+def test_fusion_beats_each_modality_alone(protocol):
+    data = deap_set(subjects=20, trials=40, windows=2, effect=dict(eeg=1., peripheral=1.), seed=12)
+    guess = {k: pipeline(data.meta, protocol, Straight(levels(data, k)))(data.y) for k in PARTS}
+    groups = [data.meta.subject.to_numpy(), data.meta.trial.to_numpy()]
+    for k in ('eeg', 'peripheral'):
+        d = paired(data.y, guess['both'], guess[k], groups, 2, metric='UAR')
+        assert d['low'] > 0 and d['p'] < .01, (k, d)
+
+
+def test_fusion_with_an_empty_modality_gains_nothing():
+    data = deap_set(subjects=20, trials=30, windows=3, effect=dict(eeg=1., peripheral=0.), seed=13)
+    guess = {k: pipeline(data.meta, 'subjects', Straight(levels(data, k)))(data.y) for k in ('eeg', 'both')}
+    assert paired(data.y, guess['both'], guess['eeg'], [data.meta.subject.to_numpy(), data.meta.trial.to_numpy()], 2, metric='UAR')['low'] <= 0
+
+
+# -- 3. the network itself, through the experiment
+
+def network(data, protocol, epochs, modalities='bio', target='valence'):
+    "One block of a small network under one protocol."
+    p = check_parameters(dict(target=target, modalities=modalities, protocol=protocol, preset='demo', epochs=epochs, folds=3))
+    s = dict(preset_of(p, 'simulated')[1], dim=16, ff_dim=32, batch=16)
+    data = replace(data, x=dict(data.x, features=levels(data)), info=dict(data.info, fingerprint='test'))
+    models = {k: v for k, v in recipes(p, tuple(modalities.split(',')), s, False, '', 'cpu').items() if v[0] == 'model'}
+    return blocks_of(data, p, s, models, None)[0]
+
+
+def test_the_network_remembers_stamped_trials_and_nothing_else():
+    data = deap_set(subjects=2, trials=16, windows=6, effect=0., trial_stamp=3., seed=3)
+    windows, trials = (network(data, p, 25) for p in ('windows', 'trials'))
+    got = {b.protocol: b.entries[0].scores['UAR']['value'] for b in (windows, trials)}
+    assert got['windows'] > .85 and abs(got['trials'] - .5) < 2.6*.5/np.sqrt(32), got
+    assert next(e for e in windows.entries if e.name == FLOORS['stimulus']).scores['UAR']['value'] > .99
+    assert next(e for e in trials.entries if e.name == FLOORS['stimulus']).scores['UAR']['value'] < .7
+
+
+def test_the_network_finds_an_effect_in_new_people():
+    for effect in (2., 0.):
+        data = deap_set(subjects=5, trials=20, windows=3, effect=dict(eeg=effect, peripheral=effect), seed=7)
+        b = network(data, 'subjects', 10)
+        value, by_trial = (e[0].scores['UAR']['value'] for e in (b.entries, b.trials))
+        if effect: assert value > .85 and by_trial > .85, (value, by_trial)
+        else: assert abs(by_trial - .5) < 2.6*.5/np.sqrt(100), by_trial
+
+
+# -- 4. real recordings, labels that mean nothing
+
+def shuffled_and_grouped(x, block, draws=20, n_splits=5, seed=0):
+    "Mean UAR over `draws` random labellings of whole blocks: windows shuffled, blocks kept whole. x (N, F), one recording."
+    x = (x - x.mean(0))/(x.std(0) + 1e-9)
+    meta = pd.DataFrame(dict(subject='one', trial=[f'b{k:03d}' for k in block], stimulus=[f'b{k:03d}' for k in block], order=block, start_s=np.arange(len(x)), length_s=1.))
+    rng, model, got = np.random.default_rng(seed), Nearest(x), []
+    for _ in range(draws):
+        names = np.unique(block)
+        label = dict(zip(names, rng.permutation(np.arange(len(names)) % 2)))
+        y = np.array([label[b] for b in block])
+        got.append([scores(y, pipeline(meta, p, model, n_splits)(y), 2)['UAR'] for p in ('windows', 'trials')])
+    return np.array(got)
+
+
+@pytest.mark.skipif(real_material('eeglab') is None, reason='the real EEG recording is not here ($EMONB_REAL/eeglab)')
+def test_random_block_labels_on_real_eeg():
+    import mne
+    from emonb.signals.eeg import band_features
+    raw = mne.io.read_raw_eeglab(real_material('eeglab')/'eeglab_data.set', preload=True, verbose='error')
+    x, rate = raw.get_data()*1e6, int(raw.info['sfreq'])
+    n = x.shape[1]//rate
+    windows = x[:, :n*rate].reshape(len(x), n, rate).swapaxes(0, 1)
+    got = shuffled_and_grouped(band_features(windows, rate).reshape(n, -1), np.arange(n)//8)
+    windows_uar, trials_uar = got.mean(0)
+    assert windows_uar > .54 and abs(trials_uar - .5) < .05 and (got[:, 0] > got[:, 1]).mean() > .7, got.mean(0)
+
+
+@pytest.mark.skipif(real_material('stress_predict') is None, reason='Stress-Predict is not here ($EMONB_REAL/stress_predict)')
+def test_random_block_labels_on_real_skin_conductance():
+    from emonb.data.stress_predict import StressPredict
+    reader = StressPredict(real_material('stress_predict'))
+    means = []
+    for who in reader.meta.subject.unique()[:4]:
+        signals = reader[int(np.flatnonzero(reader.meta.subject == who)[0])].signals
+        columns = []
+        for k in ('EDA', 'TEMP'):
+            v, rate = signals.values[k], int(signals.rates[k]); n = len(v)//(10*rate)
+            w = v[:n*10*rate].reshape(n, -1); columns += [w.mean(1), w.std(1)]
+        n = min(map(len, columns))
+        means.append(shuffled_and_grouped(np.stack([c[:n] for c in columns], 1), np.arange(n)//12, draws=10).mean(0))
+    windows_uar, trials_uar = np.mean(means, 0)
+    assert windows_uar > .75 and abs(trials_uar - .5) < .07, (windows_uar, trials_uar)
