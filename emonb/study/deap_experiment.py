@@ -443,7 +443,7 @@ def plot_protocols(r:Result):
         ax.axhline(.5, color='k', lw=.5)
         ax.set(title=report.title(target, r.data.provenance), xlabel='protocol', ylim=(0, 1.03), xlim=(-.5, len(r.protocols) - .5))
         ax.set_xticks(range(len(r.protocols)), r.protocols)
-    axes[0].set_ylabel('UAR of windows (interval by subject and trial)')
+    axes[0].set_ylabel('UAR of windows')
     handles = dict(zip(*reversed([list(v) for v in zip(*[(h, l) for a in axes for h, l in zip(*a.get_legend_handles_labels())])])))
     fig.legend(handles.values(), handles.keys(), loc='outside right center', fontsize=8)
     return fig
