@@ -94,6 +94,7 @@ class StressPredict:
         self.segments['start_s'] = self.segments.second - self.segments.subject.map(zero)
         self.sources = [self.label_file, *(self.folders[s]/f'{k}.csv' for s in self.subjects for k in RATES)]
         self._sessions, self._damaged, self._dropped = {}, {}, []
+        self.defects = self._dropped              # windows left out, as the audit lists them
         rows = [r for s in self.subjects for r in self._windows(s, labels[labels.subject == s])]
         self.meta = pd.DataFrame(rows, columns=['subject', 'trial', 'stimulus', 'order', 'start_s', 'length_s', 'label'])
         if not rows: raise SetError(f'{self.label_file}: no window of {self.window_s:g} s has one pure label; give a shorter window_s') from None

@@ -12,7 +12,7 @@ __all__ = ['PARAMETERS', 'PAPER', 'DEMO', 'PRESETS', 'APPLY', 'REPLICA', 'FLOORS
            'show_figures', 'show_provenance']
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-002
-import contextlib, io, json, math, multiprocessing, os, time
+import contextlib, io, json, multiprocessing, os, time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from ..core import (DataError, EmonbError, atomic_path, cache_dir, dataset_root, device_of, hash_files, one_of, progress, provenance_of_run, resolve, run_lock,
+from ..core import (DataError, EmonbError, atomic_path, cache_dir, check_table, dataset_root, device_of, hash_files, listed, notebook_values, one_of, progress, provenance_of_run, resolve, run_lock,
                         seed_everything, write_bytes, write_json)
 from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
 from ..data.recordings import MARKER, Prepared, provenance_of
@@ -43,7 +43,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     target=('both', ('valence', 'arousal', 'both'), 'what is told apart, high from low; both: each separately'),
     modalities=('bio,face', None, 'comma list of bio (all 40 signals), eeg, peripheral, face'),
     alone=(False, (False, True), 'each modality alone too, beside the fusion'),
-    protocol=('windows,trials,subjects', ('windows', 'trials', 'subjects'), 'comma list'),
+    protocol=('windows,trials,subjects', ['windows', 'trials', 'subjects'], 'comma list'),
     subjects=(AUTO, None, 'such as 1-22 or 1,5,7; all; auto: 1 to 22, as in the paper, as far as they are there'),
     rule=('>=5', RULES, 'a rating that is high; >4.5 calls 4.5 and less low; mean: the mean of the training part'),
     scale=('train', ('train', 'none'), 'z by channel on the training part'),
@@ -66,35 +66,19 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     device=(AUTO, None, 'auto, cpu, cuda'))
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-006
-def _listed(value) -> list[str]: return [v.strip() for v in str(value).split(',') if v.strip()]
-
-def _number(name:str, value, default):
-    "A number of the default's kind, 0 or more."
-    kind = 'a whole number' if isinstance(default, int) else 'a number'
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf or (isinstance(default, int) and value != int(value)):
-        raise EmonbError(f"{name}={value!r} must be {kind}, 0 or more") from None
-    return type(default)(value)
-
 def check_parameters(given:dict) -> dict:
     "All parameters, with defaults filled in. `EmonbError` for an unknown name, an unknown value or a wrong type, naming what is accepted."
-    for k in given: one_of('parameter', k, PARAMETERS)
-    p = {k: given.get(k, d) for k, (d, _, _) in PARAMETERS.items()}
-    for k, (default, accepted, _) in PARAMETERS.items():
-        if isinstance(default, (int, float)) and not isinstance(default, bool): p[k] = _number(k, p[k], default)
-        elif isinstance(default, str): p[k] = '' if p[k] is None else str(p[k]).strip()
-        if k == 'protocol': [one_of(k, v, accepted) for v in _listed(p[k])]
-        elif accepted: one_of(k, p[k], accepted)
-    if not _listed(p['protocol']): raise EmonbError('protocol is empty; give windows, trials, subjects or some of them with commas between') from None
-    check_modalities(_listed(p['modalities']))
+    p = check_table(given, PARAMETERS)
+    check_modalities(listed(p['modalities']))
     if p['subjects'] not in (AUTO, 'all'): parse_subjects(p['subjects'] or '?')
-    if not _listed(p['seeds']) or not all(s.isdigit() for s in _listed(p['seeds']) if s != AUTO): raise EmonbError(f"seeds={p['seeds']!r} must be whole numbers with commas between, such as 0,1,2") from None
+    if not listed(p['seeds']) or not all(s.isdigit() for s in listed(p['seeds']) if s != AUTO): raise EmonbError(f"seeds={p['seeds']!r} must be whole numbers with commas between, such as 0,1,2") from None
     if p['folds'] == 1: raise EmonbError('folds=1 leaves nothing to train on; give 2 or more, or 0 for the preset') from None
-    if p['replica'] and 'windows' not in _listed(p['protocol']): raise EmonbError(f"replica=True shows the published habit, which belongs to protocol windows; {p['protocol']!r} lacks it") from None
+    if p['replica'] and 'windows' not in listed(p['protocol']): raise EmonbError(f"replica=True shows the published habit, which belongs to protocol windows; {p['protocol']!r} lacks it") from None
     return p
 
 def read_parameters(names:dict) -> dict:
-    "The parameters among a notebook's `globals()`; a plain value under any other public name is an unknown parameter."
-    return check_parameters({k: v for k, v in names.items() if not k.startswith('_') and isinstance(v, (str, int, float, bool, list, tuple, type(None))) and k not in ('In', 'Out', 'exit', 'quit')})
+    "The parameters among a notebook's `globals()`."
+    return check_parameters(notebook_values(names))
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-009
 PAPER = dict(epochs=50, batch=64, lr=1e-3, folds=10, seeds='0', windows=60, dim=64, depth=2, ff_dim=128, twin=dict(subjects=22, trials=40, seconds=60, fps=50, size=(320, 240)))
@@ -106,7 +90,7 @@ def preset_of(p:dict, provenance:str) -> tuple[str, dict]:
     name = p['preset'] if p['preset'] != AUTO else 'demo' if provenance == 'simulated' else 'paper'
     s = dict(PRESETS[name], **{k: p[k] for k in ('epochs', 'folds') if p[k]})
     if p['seeds'] != AUTO: s['seeds'] = p['seeds']
-    return name, dict(s, seeds=tuple(int(v) for v in _listed(s['seeds'])))
+    return name, dict(s, seeds=tuple(int(v) for v in listed(s['seeds'])))
 
 def reductions(s:dict, provenance:str, freeze:bool) -> pd.DataFrame:
     "What differs from the paper's setting, one row a number; the twin's size counts where there is a twin."
@@ -141,7 +125,7 @@ def twin_settings(p:dict) -> DeapTwin:
 def open_reader(p:dict) -> Deap:
     "The reader of the set these parameters name. Trials without a face video are left out where the model sees faces."
     root = place_of(p) or simulated_deap_root(twin_settings(p))
-    faces = ('need' if p['strict'] else 'any') if 'face' in _listed(p['modalities']) else 'none'     # 'any': what has no video is left out and counted
+    faces = ('need' if p['strict'] else 'any') if 'face' in listed(p['modalities']) else 'none'     # 'any': what has no video is left out and counted
     make = partial(Deap, root, signals=p['signals'], faces=faces, strict=p['strict'])
     if p['subjects'] not in (AUTO, 'all'): return make(subjects=p['subjects'])
     reader = make()
@@ -216,7 +200,7 @@ def support_vectors(C:float=.01):
 # %% ../../nbs/56_deap_experiment.ipynb #cell-022
 def weights_of(p:dict) -> tuple[str, str]:
     "(path, '' for random weights; what they are). `DataError` for a file that is not there or not weights."
-    if p['face_weights'] == 'random' or 'face' not in _listed(p['modalities']): return '', 'random'
+    if p['face_weights'] == 'random' or 'face' not in listed(p['modalities']): return '', 'random'
     path = resolve('results/pretrain_face/face_cnn.safetensors' if p['face_weights'] == AUTO else p['face_weights'])
     if not path.exists():
         if p['face_weights'] == AUTO: return '', 'random'
@@ -341,7 +325,7 @@ def thinned(data:Prepared, most:int) -> Prepared:
 
 def load_set(p:dict, s:dict, reader:Deap) -> Prepared:
     "The prepared windows these parameters name."
-    mods = _listed(p['modalities'])
+    mods = listed(p['modalities'])
     data = prepare_deap(reader, DeapSettings(baseline=p['baseline'], faces='face' in mods), strict=p['strict'])
     few = with_features(thinned(data, s['windows']))
     own = [m for m in mods if m != 'face'] or ['bio']                  # a face alone stands beside all signals
@@ -362,7 +346,7 @@ def truth_of(data:Prepared, root:Path, mods:tuple, target:str, rule:str) -> np.n
 def blocks_of(data:Prepared, p:dict, s:dict, models:dict, store:Store|None, workers:int=1, truth=None) -> list:
     "One `Block` a target and protocol; `truth`: target → the oracle's decisions or None."
     targets = ('valence', 'arousal') if p['target'] == 'both' else (p['target'],)
-    todo = [(t, q, folds_of(data.meta, t, p['rule'], q, s['folds'])) for t in targets for q in dict.fromkeys(_listed(p['protocol']))]
+    todo = [(t, q, folds_of(data.meta, t, p['rule'], q, s['folds'])) for t in targets for q in dict.fromkeys(listed(p['protocol']))]
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=_end_with_parent) if workers > 1 else None
     try:
         out = []
@@ -496,7 +480,7 @@ def write_result(r:Result):
 def run(given:dict) -> Result:
     "Run the experiment from its parameters. Raises `EmonbError` with one sentence; whatever was finished stays in `out`."
     p, start = check_parameters(given), time.perf_counter()
-    mods, device, out = check_modalities(_listed(p['modalities'])), device_of(p['device']), resolve(p['out'])
+    mods, device, out = check_modalities(listed(p['modalities'])), device_of(p['device']), resolve(p['out'])
     weights, said = weights_of(p)
     with run_lock(out):
         store, reader = Store(out), open_reader(p)

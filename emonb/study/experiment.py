@@ -95,7 +95,7 @@ def reductions(p:dict, name:str, s:dict) -> pd.DataFrame:
     "What differs from the full setting, one row a number."
     full = PRESETS[p['dataset'], 'paper']
     flat = lambda d: {**{k: v for k, v in d.items() if k != 'twin'}, **{f'twin {k}': v for k, v in d.get('twin', {}).items()}}
-    shown = lambda v: ', '.join(map(str, v)) if isinstance(v, tuple) else str(v)
+    shown = lambda v: ', '.join(map(str, v)) if isinstance(v, tuple) else str(v).replace(',', ', ')
     full, now = flat(full), flat(s)
     return pd.DataFrame([dict(setting=k, paper=shown(full[k]), this_run=shown(now[k])) for k in full if shown(full[k]) != shown(now.get(k))], columns=['setting', 'paper', 'this_run'])
 
@@ -353,7 +353,7 @@ def show_setting(r:Result):
     n, s = r.data.meta, r.setting
     lines = [f"**{report.title(r.name, r.data.provenance)}**", f"{len(n)} samples of {n.subject.nunique()} subjects; classes: " + ', '.join(f'{c} {k}' for c, k in zip(r.data.classes, np.bincount(r.data.y, minlength=len(r.data.classes)))) + '.',
              f"Model {s['model']}" + (f" on {', '.join(s['modalities'])}" if s['modalities'] else '') + (f"; {s['epochs']} epochs, seeds {', '.join(map(str, s['seeds']))}" if s['model'] in ('latent_emotion', 'psnet') else '') + f"; backbone weights: {s['weights']}; face detector: {s['detector']}.",
-             f"{s['audit']} defects met while preparing; {s['left_out']} recordings left out."]
+             f"Reading: {s['read']} rows or windows repaired or left out. Preparing: {s['audit']} defects met, {s['left_out']} recordings left out. The reader's audit lists each with what is done about it."]
     show_text('\n\n'.join(lines))
     if len(s['reductions']): report.show_table(titled(s['reductions'], report.title(f"preset '{s['preset']}' shrinks the full setting; every subject of this set is kept", r.data.provenance)))
 
@@ -404,7 +404,7 @@ def run(given:dict) -> Result:
         blocks = [block_of(data, splits_of(p, data, protocol), models, s['seeds'] if k == 0 or p['protocol'] != AUTO else s['seeds'][:1], store, workers, truth)
                   for k, protocol in enumerate(protocols_of(p, data))]      # what auto adds runs with the first seed
         setting = dict(preset=preset, model=model, modalities=mods, weights=data.info.get('weights', 'none'), detector=data.info.get('detector') if mods != ('physio',) and mods else 'none',
-                       reductions=reductions(p, preset, s), audit=len(data.info.get('defects', [])), left_out=data.info.get('left_out', 0), **{k: s[k] for k in ('epochs', 'seeds', 'batch', 'lr', 'dim')})
+                       reductions=reductions(p, preset, s), read=len(getattr(reader, 'defects', [])), audit=len(data.info.get('defects', [])), left_out=data.info.get('left_out', 0), **{k: s[k] for k in ('epochs', 'seeds', 'batch', 'lr', 'dim')})
         result = Result(p, data, blocks, setting, provenance_of_run(device), out, time.perf_counter() - start)
         write_result(result)
     return result
