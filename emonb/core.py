@@ -10,6 +10,7 @@ __all__ = ['EmonbError', 'DataError', 'SetError', 'one_of', 'listed', 'check_tab
 
 # %% ../nbs/00_core.ipynb #cell-002
 import contextlib, difflib, errno, fcntl, hashlib, importlib.util, json, os, platform, random, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -182,18 +183,19 @@ def _read_known() -> dict:
     try: return json.loads(_known_hashes().read_text())
     except (OSError, ValueError): return {}
 
+def _sha256(path) -> str:
+    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
 def hash_files(paths) -> dict:
     "sha256 of each file, in the order given; remembered by (path, size, time of change)."
-    known, out, new = _read_known(), {}, False
-    for p in map(Path, paths):
-        st, key = p.stat(), str(p.absolute())
-        was = known.get(key)
-        if not was or was[:2] != [st.st_size, st.st_mtime_ns]:
-            with open(p, 'rb') as f: was = [st.st_size, st.st_mtime_ns, hashlib.file_digest(f, 'sha256').hexdigest()]
-            known[key], new = was, True
-        out[p] = was[2]
-    if new: write_json(_known_hashes(), known)
-    return out
+    known, paths = _read_known(), list(map(Path, paths))
+    stats = {p: (str(p.absolute()), [s.st_size, s.st_mtime_ns]) for p in paths for s in [p.stat()]}
+    new = [p for p, (key, stat) in stats.items() if known.get(key, [])[:2] != stat]
+    if new:
+        with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1)) as pool:      # hashing lets other threads run
+            for p, h in zip(new, pool.map(_sha256, new)): known[stats[p][0]] = [*stats[p][1], h]
+        write_json(_known_hashes(), known)
+    return {p: known[stats[p][0]][2] for p in paths}
 
 def fingerprint(paths=(), settings:dict|None=None, root=None) -> str:
     "16 hex digits that change with the content or relative name of any file in `paths`, or with any setting."

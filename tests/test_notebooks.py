@@ -56,6 +56,15 @@ def test_every_run_notebook_has_a_small_run():
     assert {p.stem for p in RUN_NOTEBOOKS} == set(RUNS)
 
 
+@pytest.mark.parametrize('path', RUN_NOTEBOOKS, ids=[p.stem for p in RUN_NOTEBOOKS])
+def test_papermill_reads_every_parameter(path):
+    "`papermill --help-notebook` parses lines, not Python: a second '=' in a line hides a parameter."
+    cell = next(c for c in nbformat.read(path, 4).cells if 'parameters' in c.metadata.get('tags', []))
+    names = [line.split(':')[0] for line in cell.source.splitlines()]
+    seen = inspect_notebook(str(path))
+    assert list(seen) == names and all(p['help'] and p['inferred_type_name'] != 'None' for p in seen.values())
+
+
 def papermill(path, done, parameters, cwd, limit=RUN_LIMIT):
     "Run papermill as on the command line; its exit status and what it printed. Nothing it started outlives it."
     args = [a for k, v in parameters.items() for a in ('-p', k, str(v))]

@@ -8,7 +8,7 @@ __all__ = ['COLUMNS', 'PROVENANCE', 'MARKER', 'FORMS', 'FRAMES', 'Signals', 'Rec
            'cached']
 
 # %% ../../nbs/10_recordings.ipynb #cell-002
-import json, os, shutil
+import json, os, shutil, warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -158,16 +158,23 @@ def from_arrays(x,                      # one array, or a dict of them, first ax
 # %% ../../nbs/10_recordings.ipynb #cell-024
 FRAMES = ('color', 'depth', 'mask', 'color_tokens', 'depth_tokens')    # keys whose second axis is the frame
 
+warnings.filterwarnings('ignore', 'The given NumPy array is not writable')   # a set on disk is read-only, and stays so
+
 def _tensor(a:np.ndarray, device):
     import torch
-    t = torch.from_numpy(np.ascontiguousarray(a)).to(device)
+    t = (a if torch.is_tensor(a) else torch.from_numpy(np.ascontiguousarray(a))).to(device)
     return t.float() if t.dtype in (torch.uint16, torch.float16, torch.float64) else t
 
+def _rows(a:np.ndarray, index:np.ndarray):
+    "`a[index]` as a tensor, gathered by as many threads as torch has."
+    import torch
+    return torch.from_numpy(np.asarray(a)).index_select(0, torch.from_numpy(index))
+
 def batch(data:Prepared, index, keys=None, device='cpu') -> dict:
-    "The samples at `index` as tensors, without frames that are padding in all of them: colour and face stay uint8, mask bool, apex int64, everything else float32."
-    index, keys = np.asarray(index), tuple(keys or data.x)
+    "The samples at `index` (positions from 0) as tensors, without frames that are padding in all of them: colour and face stay uint8, mask bool, apex int64, everything else float32."
+    index, keys = np.asarray(index, np.int64), tuple(keys or data.x)
     T = int(data.x['mask'][index].any(0).nonzero()[0].max()) + 1 if 'mask' in data.x else None
-    return {k: _tensor(data.x[k][index, :T] if T and k in FRAMES else data.x[k][index], device) for k in keys}
+    return {k: _tensor(data.x[k][index, :T] if T and k in FRAMES else _rows(data.x[k], index), device) for k in keys}
 
 # %% ../../nbs/10_recordings.ipynb #cell-029
 class PreparedWriter:

@@ -42,7 +42,7 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
     """Signals and faces of one second → logits of high valence and/or arousal.
 
     batch: 'bio' (B, in_chans, length) float, scaled; 'face' (B, frames, 3, 64, 64) uint8 or 'face_maps' (B, frames, 128, 6, 6);
-    'mask' (B, frames) bool, optional → logits (B, num_targets); with `return_attention` also {'eeg'|'bio'|'peripheral': (B, depth, heads, length, length)}.
+    'face_mask' (or 'mask') (B, frames) bool, optional → logits (B, num_targets); with `return_attention` also {'eeg'|'bio'|'peripheral': (B, depth, heads, length, length)}.
     `modalities`: any of bio (all signals), eeg (the first `eeg_chans`), peripheral (the rest), face.
     EmonbError when the batch lacks a modality. Source: Safavi et al., section II and figure 1."""
     def __init__(self, modalities=('bio', 'face'), num_targets=1, in_chans=40, eeg_chans=32, length=128, dim=64, depth=2, num_heads=4,
@@ -76,7 +76,7 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
             if name == 'face':
                 if 'face' not in batch and 'face_maps' not in batch:
                     raise EmonbError(f"the batch has neither 'face' nor 'face_maps'; it holds {', '.join(batch)}")
-                features.append(part(batch.get('face'), batch.get('mask'), batch.get('face_maps')))
+                features.append(part(batch.get('face'), batch.get('face_mask', batch.get('mask')), batch.get('face_maps')))
             elif return_attention:
                 f, weights = part(self.signals(batch, name), return_attention=True)
                 features.append(f)

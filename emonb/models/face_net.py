@@ -13,9 +13,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from ..core import DataError, EmonbError, atomic_path
+from ..core import DataError, EmonbError, write_bytes
 
 # %% ../../nbs/41_face_net.ipynb #cell-005
 def as_float(face):
@@ -70,7 +70,7 @@ class AffectCNN(nn.Module):
     def save_cnn(self, path, note=''):
         "Write the CNN's weights as safetensors, with a note on what it was trained on; gives the path."
         weights = {k: v.detach().cpu().contiguous() for k, v in self.cnn.state_dict().items()}
-        with atomic_path(path) as temporary: save_file(weights, temporary, metadata={'trained_on': note})
+        write_bytes(path, save(weights, metadata={'trained_on': note}))
         return Path(path)
 
 # %% ../../nbs/41_face_net.ipynb #cell-015

@@ -52,7 +52,7 @@ def remove_eog(raw:mne.io.BaseRaw, method:str='regression', seed:int=0, name:str
     ica.exclude = list(ica.find_bads_eog(raw, verbose='error')[0])
     return ica.apply(raw.copy(), verbose='error')
 
-# %% ../../nbs/21_eeg.ipynb #cell-016
+# %% ../../nbs/21_eeg.ipynb #cell-017
 def clean_eeg(raw:mne.io.BaseRaw, settings:EEGSettings=EEGSettings(), name:str='recording') -> mne.io.BaseRaw:
     "EOG removal, band, resampling, reference, in that order, on a copy. `DataError` for what `check_eeg` and `remove_eog` refuse."
     s = settings
@@ -62,7 +62,7 @@ def clean_eeg(raw:mne.io.BaseRaw, settings:EEGSettings=EEGSettings(), name:str='
     if out.info['sfreq'] != s.rate: out.resample(s.rate, method='polyphase', verbose='error')
     return out.set_eeg_reference('average', verbose='error') if s.reference == 'average' else out
 
-# %% ../../nbs/21_eeg.ipynb #cell-021
+# %% ../../nbs/21_eeg.ipynb #cell-022
 BASELINES = ('template', 'mean', 'off')
 
 def trial_windows(x:np.ndarray,            # (…, C, S) trials that begin with the baseline, at `rate` Hz
@@ -82,7 +82,7 @@ def trial_windows(x:np.ndarray,            # (…, C, S) trials that begin with 
     base = rest.mean(-3, keepdims=True)
     return np.subtract(video, base if mode == 'template' else base.mean(-1, keepdims=True), out=out, casting='same_kind')
 
-# %% ../../nbs/21_eeg.ipynb #cell-026
+# %% ../../nbs/21_eeg.ipynb #cell-027
 def to_epochs(windows:np.ndarray,     # (N, C, L), EEG in µV
               names,                  # C channel names
               rate:float=128.,
@@ -98,7 +98,7 @@ def to_epochs(windows:np.ndarray,     # (N, C, L), EEG in µV
     ep = mne.EpochsArray(windows.astype(np.float64)*volts, mne.create_info(names, rate, kinds, verbose='error'), ev, tmin=start_s, event_id=event_id, verbose='error')
     return ep.set_montage('standard_1020', on_missing='ignore', verbose='error')
 
-# %% ../../nbs/21_eeg.ipynb #cell-029
+# %% ../../nbs/21_eeg.ipynb #cell-030
 BANDS = dict(theta=(4., 8.), alpha=(8., 13.), beta=(13., 30.), gamma=(30., 45.))    # Hz
 
 def band_features(x:np.ndarray,          # (N, C, L)

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['BOX_EYES', 'YUNET', 'EYES_APART', 'EYES_DOWN', 'Face', 'HaarDetector', 'yunet_weights', 'YuNetDetector',
            'make_detector', 'choose_face', 'face_pose', 'pose_transform', 'warp_color', 'warp_depth', 'find_faces',
-           'clip_pose', 'crop_clip', 'crop_depth', 'FaceFollower', 'sample_video', 'crop_video']
+           'clip_pose', 'crop_clip', 'crop_depth', 'FaceFollower', 'sample_video', 'ahead', 'crop_video']
 
 # %% ../../nbs/22_faces.ipynb #cell-002
 import os, threading, urllib.error, urllib.request
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -307,20 +309,20 @@ class FaceFollower:
         if gone: self.recent = []
         if face.eyes is not None or not self.recent or not self.align: self.recent = (self.recent + [pose[2:]])[-5:]
         self.pose = np.r_[pose[:2], np.median(self.recent, axis=0)]
-        self.face, self.patch = face, self._grey(frame, face.box)[0]
+        self.face, self.patch = face, self._green(frame, face.box)[0]
         return True
 
-    def _grey(self, frame, box, margin=0.):
-        "The box, widened by `margin` widths on every side, as grey values at 40 px a box width; and its corner and scale."
+    def _green(self, frame, box, margin=0.):
+        "The green of the box, widened by `margin` widths on every side, at 40 px a box width; and its corner and scale."
         x, y, w, h = box
         x0, y0 = int(max(x - margin*w, 0)), int(max(y - margin*w, 0))
         part = frame[y0:int(y + h + margin*w), x0:int(x + w + margin*w)]
         k = 40/w
         if min(part.shape[:2])*k < 2: return None, (x0, y0), k
-        return cv2.cvtColor(cv2.resize(part, None, fx=k, fy=k, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY), (x0, y0), k
+        return cv2.resize(cv2.extractChannel(part, 1), None, fx=k, fy=k, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR), (x0, y0), k
 
     def _follow(self, frame):
-        area, (x0, y0), k = self._grey(frame, self.face.box, .3)
+        area, (x0, y0), k = self._green(frame, self.face.box, .3)
         if area is None or area.shape[0] < self.patch.shape[0] or area.shape[1] < self.patch.shape[1]: return False
         score = cv2.matchTemplate(area, self.patch, cv2.TM_CCOEFF_NORMED)
         _, best, _, (c, r) = cv2.minMaxLoc(score)
@@ -360,11 +362,23 @@ def sample_video(path,              # a video file
         if not k: raise DataError(f'{path}: the video holds no readable frame; copy it again') from None
     finally: video.release()
 
+def ahead(items,            # an iterator
+          depth:int=8):     # how many it may be ahead
+    "Yield `items`, made in a thread of their own a few steps ahead."
+    done = object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = deque(pool.submit(next, items, done) for _ in range(depth))
+        try:
+            while (item := coming.popleft().result()) is not done:
+                coming.append(pool.submit(next, items, done))
+                yield item
+        finally: pool.shutdown(cancel_futures=True)
+
 def crop_video(path, fps:float=5., size:int=64, every:int=10, detector='haar', align:bool=True, min_share:float=.1):
     """Follow the face through a video. Gives crops (n, 3, size, size) uint8, `lost` (n,) bool (no face: taken from the nearest good picture), times (n,) s.
     `DataError` if the video cannot be read, or a face is seen in less than `min_share` of its pictures."""
     follow, crops, times = FaceFollower(detector, every, align), [], []
-    for t, frame in sample_video(path, fps):
+    for t, frame in ahead(sample_video(path, fps)):
         pose = follow(frame) if frame is not None else None
         crops.append(None if pose is None else warp_color(frame, pose_transform(pose, size), size)); times.append(t)
     lost = np.array([c is None for c in crops])

@@ -242,7 +242,7 @@ def prepare_deap(reader:Deap, settings:DeapSettings=DeapSettings(), strict:bool=
 STATISTICS = ('mean', 'sd', 'change')
 FEATURES = [f'{c}:{b}' for c in EEG for b in BANDS] + [f'{c}:{k}' for c in PERIPHERAL for k in STATISTICS]
 
-def deap_features(data:Prepared, block:int=512) -> np.ndarray:
+def deap_features(data:Prepared, block:int=128) -> np.ndarray:
     "(N, 152) float32, named by `FEATURES`: differential entropy (nats) of 32 channels × 4 bands; mean, sd and mean absolute change of 8 signals."
     bio, out = data.x['bio'], np.empty((len(data), len(FEATURES)), np.float32)
     for i in range(0, len(data), block):

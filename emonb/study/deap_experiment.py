@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'PAPER', 'DEMO', 'PRESETS', 'APPLY', 'REPLICA', 'FLOORS', 'PART_OF', 'check_parameters',
            'read_parameters', 'preset_of', 'reductions', 'place_of', 'twin_settings', 'open_reader', 'labels_of',
-           'labelled', 'Folds', 'folds_of', 'Fusion', 'make_fusion', 'support_vectors', 'weights_of', 'keep_maps',
-           'recipes', 'replica_of', 'trial_yhat', 'trial_rows', 'Block', 'floors', 'predictions_of', 'block_of',
-           'differences', 'thinned', 'load_set', 'truth_of', 'blocks_of', 'Result', 'plot_protocols', 'plot_subjects',
-           'block_summary', 'tables', 'figures', 'write_result', 'run', 'show_setting', 'show_tables', 'show_details',
+           'labelled', 'Folds', 'folds_of', 'make_fusion', 'support_vectors', 'weights_of', 'keep_maps', 'recipes',
+           'replica_of', 'trial_yhat', 'trial_rows', 'Block', 'floors', 'predictions_of', 'block_of', 'differences',
+           'thinned', 'load_set', 'truth_of', 'blocks_of', 'Result', 'plot_protocols', 'plot_subjects', 'block_summary',
+           'tables', 'figures', 'write_result', 'run', 'show_setting', 'in_words', 'show_tables', 'show_details',
            'show_figures', 'show_provenance']
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-002
@@ -45,7 +45,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     alone=(False, (False, True), 'each modality alone too, beside the fusion'),
     protocol=('windows,trials,subjects', ['windows', 'trials', 'subjects'], 'comma list'),
     subjects=(AUTO, None, 'such as 1-22 or 1,5,7; all; auto: 1 to 22, as in the paper, as far as they are there'),
-    rule=('>=5', RULES, 'a rating that is high; >4.5 calls 4.5 and less low; mean: the mean of the training part'),
+    rule=(AUTO, (AUTO, *RULES), 'a rating that is high; auto: 5 and more, as >=5; >4.5 calls 4.5 and less low; mean: the mean of the training part'),
     scale=('train', ('train', 'none'), 'z by channel on the training part'),
     baseline=('template', ('template', 'mean', 'off'), 'what is taken off each window: the mean second of rest, its level, nothing'),
     signals=('dat', ('dat', 'bdf'), 'preprocessed pickles or raw recordings'),
@@ -69,6 +69,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
 def check_parameters(given:dict) -> dict:
     "All parameters, with defaults filled in. `EmonbError` for an unknown name, an unknown value or a wrong type, naming what is accepted."
     p = check_table(given, PARAMETERS)
+    if p['rule'] == AUTO: p['rule'] = RULES[0]
     check_modalities(listed(p['modalities']))
     if p['subjects'] not in (AUTO, 'all'): parse_subjects(p['subjects'] or '?')
     if not listed(p['seeds']) or not all(s.isdigit() for s in listed(p['seeds']) if s != AUTO): raise EmonbError(f"seeds={p['seeds']!r} must be whole numbers with commas between, such as 0,1,2") from None
@@ -96,8 +97,9 @@ def reductions(s:dict, provenance:str, freeze:bool) -> pd.DataFrame:
     "What differs from the paper's setting, one row a number; the twin's size counts where there is a twin."
     words = dict(windows='windows a trial', ff_dim='feed-forward width', dim='width of the transformer', depth='layers of the transformer', folds='folds of windows and trials')
     flat = lambda d: {**{words.get(k, k): v for k, v in d.items() if k != 'twin'}, **({f'twin: {k}': v for k, v in d['twin'].items()} if provenance == 'simulated' else {})}
-    shown = lambda v: '×'.join(map(str, v)) if isinstance(v, tuple) and len(v) > 1 else str(v[0] if isinstance(v, tuple) else v)
+    shown = lambda v: ', '.join(map(str, v)) if isinstance(v, tuple) else str(v)
     full, now = dict(flat(PAPER), **{'face CNN': 'trained in every fold'}), dict(flat(s), **{'face CNN': 'frozen, its maps kept' if freeze else 'trained in every fold'})
+    if 'twin: size' in full: full['twin: size'], now['twin: size'] = ('×'.join(map(str, d['twin: size'])) for d in (full, now))
     return pd.DataFrame([dict(setting=k, paper=shown(full[k]), this_run=shown(now[k])) for k in full if shown(full[k]) != shown(now[k])], columns=['setting', 'paper', 'this_run'])
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-012
@@ -179,16 +181,11 @@ def folds_of(meta:pd.DataFrame, target:str, rule:str, protocol:str, n_splits:int
     return Folds(protocol, splits, labels, np.flatnonzero(judged >= 0), judged, notes)
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-021
-class Fusion(DeepFusion):
-    "`DeepFusion` on the contract's `face_mask` (N, frames)."
-    def forward_features(self, batch, return_attention=False):
-        return super().forward_features({**batch, 'mask': batch['face_mask']} if 'face_mask' in batch else batch, return_attention)
-
 def make_fusion(modalities=('bio', 'face'), dim=64, depth=2, ff_dim=128, freeze_cnn=False,
                 weights='',          # safetensors of the face CNN; '' starts from random ones
                 weights_key=''):     # their hash, so that a finished fold is known by their content
     "The second paper's network for one target."
-    net = Fusion(modalities, num_targets=1, dim=dim, depth=depth, ff_dim=ff_dim, freeze_cnn=freeze_cnn)
+    net = DeepFusion(modalities, num_targets=1, dim=dim, depth=depth, ff_dim=ff_dim, freeze_cnn=freeze_cnn)
     if weights and 'face' in modalities:
         with contextlib.redirect_stdout(io.StringIO()): load_pretrained(net, weights)
     return net
@@ -447,7 +444,7 @@ def plot_subjects(r:Result, target:str):
         ax.plot([names.index(n) for n in common.index], common, 'k_', ms=12, label="subject's commoner class")
         ax.set(ylabel='accuracy', ylim=(0, 1.03)); ax.set_title(f'{b.protocol}, {len(b.folds.splits)} folds', fontsize=9)
     axes[-1].set_xticks(range(len(names)), names, rotation=90 if len(names) > 10 else 0); axes[-1].set_xlabel('subject'); axes[0].legend(fontsize=8, loc='lower right')
-    fig.suptitle(report.title(f'{target}: {blocks[0].entries[0].name}, windows', r.data.provenance), fontsize=10)
+    fig.suptitle(report.title(f'{target}: {blocks[0].entries[0].name}, decisions of windows', r.data.provenance), fontsize=10)
     return fig
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-040
@@ -508,9 +505,20 @@ def show_setting(r:Result):
     show_text('\n\n'.join(lines + [f'{b.target}, {b.protocol}: {n}.' for b in r.blocks for n in b.folds.notes]))
     if len(s['reductions']): report.show_table(titled(s['reductions'], report.title(f"preset '{s['preset']}': what differs from the paper's setting", r.data.provenance)))
 
+def in_words(r:Result) -> str:
+    "One line a target and protocol: the first model's UAR, and how it stands against the best baseline and the best informed floor."
+    lines = []
+    for b in r.blocks:
+        first, verdict, uar = b.entries[0], dict(zip(b.differences.get('comparison', []), b.differences.get('verdict', []))), lambda e: report.number(e.scores['UAR']['value'])
+        known = [(e, verdict[f'{first.name} − {e.name}']) for e in b.entries if f'{first.name} − {e.name}' in verdict]
+        best = [max((k for k in known if k[0].kind == kind), key=lambda k: k[0].scores['UAR']['value'], default=None) for kind in ('baseline', 'floor')]
+        lines.append(f"- {b.target}, {b.protocol}: {first.name} UAR {uar(first)}" + ''.join(f"; against {k[0].name} ({uar(k[0])}): {k[1]}" for k in best if k))
+    return '\n'.join([f"**{report.title('in words, decisions of windows', r.data.provenance)}**", '', *lines])
+
 def show_tables(r:Result):
-    "The protocols side by side, the paper's own figure, its Table I as printed."
+    "The protocols side by side, the same in words, the paper's own figure, its Table I as printed."
     for t in r.targets: report.show_table(r.side_by_side(t))
+    show_text(in_words(r))
     report.show_table(r.paper_table())
     report.show_table(report.published_deap(), digits=2)
 
