@@ -9,7 +9,7 @@ __all__ = ['EmonbError', 'DataError', 'SetError', 'one_of', 'listed', 'check_tab
            'versions', 'provenance_of_run', 'in_notebook', 'progress']
 
 # %% ../nbs/00_core.ipynb #cell-002
-import contextlib, difflib, errno, fcntl, hashlib, importlib.util, json, os, platform, random, subprocess, sys, tempfile, time
+import contextlib, difflib, errno, fcntl, hashlib, importlib.util, json, os, platform, random, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from importlib import metadata
@@ -114,7 +114,7 @@ def dataset_root(dataset:str,      # 'casme3', 'deap', 'stress_predict'
     asked = bool(root or env)
     if asked and not path.is_dir():
         raise DataError(f'{path}: no such folder; '
-                        + ('give -p root the folder that holds the set' if root else f'$EMONB_DATA is set, so the set is expected there (see data/README.md)')) from None
+                        + ('give -p root the folder that holds the set' if root else '$EMONB_DATA is set, so the set is expected there (see data/README.md)')) from None
     return path, asked
 
 def cache_dir() -> Path:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import NBS
 from emonb.core import DataError, EmonbError, SetError
-from emonb.data.afew_va import AfewVa, AfewVaTwin, eye_centres, read_clip, simulated_afew_va_root, truth_table, write_afew_va
+from emonb.data.afew_va import AfewVa, AfewVaTwin, read_clip, simulated_afew_va_root, truth_table, write_afew_va
 from emonb.data.recordings import MARKER
 from emonb.models.deep_fusion import DeepFusion
 from emonb.models.face_net import AffectCNN, FaceNet

@@ -4,7 +4,7 @@ import os
 import cv2, numpy as np, pandas as pd, pytest
 
 from emonb.core import DataError, EmonbError, real_material
-from emonb.data.casme3 import CasMe3, action_units, annotations, audit, find_sheet, parse_au, read_color, read_depth, read_signals
+from emonb.data.casme3 import CasMe3, action_units, annotations, audit, parse_au, read_color, read_depth, read_signals
 from emonb.data.recordings import check_reader
 
 C = [(1, 1, 12, 18, 'R4,5', 'negative'), (1, 2, 40, 46, '2，5', 'surprise'), (2, 1, 20, 27, '13?', 'others'), (2, 2, 61, 70, 12, 'positive')]

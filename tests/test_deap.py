@@ -4,8 +4,6 @@ import pickle
 import pickletools
 import shutil
 import subprocess
-import sys
-import time
 import tracemalloc
 
 import numpy as np
@@ -14,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from emonb.core import DataError, EmonbError, real_material
-from emonb.data.deap import (CHANNELS, EEG, RATE, RATINGS, BdfSession, Deap, binarise, count_frames, inventory, layout, load_arrays, parse_subjects, read_bdf_header,
+from emonb.data.deap import (CHANNELS, EEG, RATE, RATINGS, BdfSession, Deap, binarise, count_frames, inventory, load_arrays, parse_subjects, read_bdf_header,
                              read_dat, read_digital, read_ratings, status_events, video_frame)
-from emonb.data.simulate_deap import TWENTE, DeapTwin, deap_set, python2_pickle, stamp_of_frame, stamp_of_signal, truth_table, write_deap
+from emonb.data.simulate_deap import TWENTE, DeapTwin, deap_set, python2_pickle, stamp_of_frame, stamp_of_signal, write_deap
 
 SMALL = dict(trials=4, seconds=4, mark=True, files=('dat', 'bdf', 'video'), seed=3)
 

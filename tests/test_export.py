@@ -1,6 +1,5 @@
 "Modules equal what the notebooks export, notebooks are clean, and README.md is made from index.ipynb."
 import ast, json, re, runpy, shutil, subprocess, sys
-from pathlib import Path
 
 import pytest
 

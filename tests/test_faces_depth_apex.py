@@ -4,7 +4,7 @@ from emonb.core import DataError, EmonbError, real_material
 from emonb.data.rendered_faces import FaceModel, sensor
 from emonb.signals import faces as F
 from emonb.signals.apex import depth_features, motion_features, spot_apex, spot_apices
-from emonb.signals.depth import clean_depth, masked_median, median_space, median_time, relative_to_onset
+from emonb.signals.depth import clean_depth, median_space, median_time, relative_to_onset
 
 
 def clip(seed=0, T=9, apex=4, strength=.6, mm=0., shift=(0, 0), noise=3., depth_noise=3., holes=.03, size=(240, 180)):

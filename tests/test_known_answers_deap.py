@@ -7,7 +7,7 @@ import numpy as np, pandas as pd, pytest
 
 from emonb.core import real_material
 from emonb.data.simulate_deap import deap_set
-from emonb.study.deap_experiment import FLOORS, block_of, blocks_of, check_parameters, folds_of, preset_of, recipes
+from emonb.study.deap_experiment import FLOORS, blocks_of, check_parameters, folds_of, preset_of, recipes
 from emonb.study.metrics import null_band, paired, permutation_null, scores
 from emonb.study.splits import PROTOCOLS, check_split, make_splits
 from test_known_answers import Linear
@@ -215,7 +215,7 @@ def test_random_block_labels_on_real_skin_conductance():
     from emonb.data.stress_predict import StressPredict
     reader = StressPredict(real_material('stress_predict'))
     means = []
-    for who in reader.meta.subject.unique()[:4]:
+    for who in reader.meta.subject.unique()[4:8]:        # the bounds below were set on the first four
         signals = reader[int(np.flatnonzero(reader.meta.subject == who)[0])].signals
         columns = []
         for k in ('EDA', 'TEMP'):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from emonb.core import EmonbError
 from emonb.models import backbones
-from emonb.models.backbones import FrameBackbone, extract_tokens, prepare_color, prepare_depth
+from emonb.models.backbones import FrameBackbone, extract_tokens, prepare_depth
 from emonb.models.frame_fusion import FrameFusion, frame_weights, kinds
 from emonb.models.guided_attention import Concatenation, GuidedAttention
 from emonb.models.latent_emotion import LatentEmotion, MODALITIES

@@ -4,6 +4,7 @@ import asyncio, json, os, re, signal, subprocess, sys, time
 import nbformat, pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from papermill import inspect_notebook
 
 from conftest import NBS, notebooks
 

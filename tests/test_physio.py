@@ -1,6 +1,6 @@
 "Cleaning, windows and hand features on input that is not as it should be, and at rates other than the chapter's."
 import numpy as np, pandas as pd, pytest
-from emonb.core import DataError, EmonbError, real_material
+from emonb.core import DataError, real_material
 from emonb.data.recordings import Signals
 from emonb.signals import physio as P
 

@@ -2,7 +2,7 @@
 import errno
 from dataclasses import replace
 
-import numpy as np, pandas as pd, pytest
+import numpy as np, pytest
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 

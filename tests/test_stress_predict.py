@@ -1,5 +1,5 @@
 "The reader of Stress-Predict on whole, published and damaged trees."
-import os, shutil
+import shutil
 import numpy as np, pandas as pd, pytest
 from emonb.core import DataError, EmonbError, SetError, real_material
 from emonb.data import stress_predict as SP

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, EmonbError, SetError, atomic_path, fingerprint, fold_seed, progress, project_dir, run_lock, write_bytes, write_json
+from ..core import DataError, EmonbError, SetError, atomic_path, fingerprint, fold_seed, progress, project_dir, run_lock, write_json
 from .recordings import MARKER, provenance_of
 from .rendered_faces import FaceModel, sensor
 

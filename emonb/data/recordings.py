@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np, pandas as pd
 
-from ..core import DataError, EmonbError, one_of, write_json
+from ..core import DataError, one_of, write_json
 
 # %% ../../nbs/10_recordings.ipynb #cell-005
 @dataclass
@@ -86,8 +86,8 @@ def check_reader(reader:Reader):
     return reader
 
 # %% ../../nbs/10_recordings.ipynb #cell-016
-FORMS = dict(color=('uint8', 5), depth=('uint16', 5), mask=('bool', 2), apex=('int64', 1), physio=('float32', 3), bio=('float32', 3), face=('uint8', 5),
-             features=('float32', 2), color_tokens=('float16', 4), depth_tokens=('float16', 4))   # key → dtype, number of axes
+FORMS = dict(color=('uint8', 5), depth=('uint16', 5), mask=('bool', 2), apex=('int64', 1), physio=('float32', 3), bio=('float32', 3), face=('uint8', 5), face_mask=('bool', 2),
+             features=('float32', 2), color_tokens=('float16', 4), depth_tokens=('float16', 4), face_maps=('float16', 5))   # key → dtype, number of axes
 
 @dataclass
 class Prepared:
@@ -192,9 +192,10 @@ class PreparedWriter:
         "Leave out every sample that is not in `rows` (sorted positions)."
         for k, a in self.x.items():
             if len(rows) == len(a): continue
-            with open(self.tmp/f'{k}.kept', 'wb') as f: np.save(f, a[rows])
+            kept = np.lib.format.open_memmap(self.tmp/f'{k}.kept', 'w+', a.dtype, (len(rows), *a.shape[1:]))
+            for i in range(0, len(rows), 64): kept[i:i+64] = a[rows[i:i+64]]
             os.replace(self.tmp/f'{k}.kept', self.tmp/f'{k}.npy')
-            self.x[k] = np.load(self.tmp/f'{k}.npy', mmap_mode='r+')
+            self.x[k] = kept
 
     def finish(self, meta:pd.DataFrame, classes, provenance, info) -> Prepared:
         "Check, flush and rename into place; returns the set as it lies on disk."

@@ -11,7 +11,7 @@ __all__ = ['MODALITIES', 'QUIRKS', 'PRESETS', 'PRIORS', 'PATTERNS', 'CORNERS', '
 
 # %% ../../nbs/14_simulate.ipynb #cell-002
 import errno, json, shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2, numpy as np, pandas as pd

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, EmonbError, atomic_path, fingerprint, fold_seed, one_of, progress, project_dir, run_lock, write_json
-from .deap import ABSENT, BASELINE_S, CHANNELS, EEG, RATE, RATINGS, RAW, RULES, TARGETS, binarise
+from .deap import ABSENT, BASELINE_S, CHANNELS, EEG, RATE, RATINGS, TARGETS, binarise
 from .recordings import MARKER, Prepared
 from .rendered_faces import FaceModel
 

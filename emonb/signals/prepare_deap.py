@@ -129,8 +129,7 @@ def deap_key(reader:Deap, s:DeapSettings) -> str:
 class _Windows(PreparedWriter):
     "A `PreparedWriter` that is filled from the front and cut to what was filled."
     def __init__(self, folder, s:DeapSettings, N:int, length:int):
-        super().__init__(folder, dict(bio=(N, len(CHANNELS), length), **(dict(face=(N, s.fps, 3, s.size, s.size)) if s.faces else {})))
-        if s.faces: self.x['face_mask'] = np.lib.format.open_memmap(self.tmp/'face_mask.npy', 'w+', np.bool_, (N, s.fps))
+        super().__init__(folder, dict(bio=(N, len(CHANNELS), length), **(dict(face=(N, s.fps, 3, s.size, s.size), face_mask=(N, s.fps)) if s.faces else {})))
         self.n, self.total = 0, N
 
     def add(self, arrays:dict, n:int):

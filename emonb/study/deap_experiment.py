@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -28,7 +28,7 @@ from ..core import (DataError, EmonbError, atomic_path, cache_dir, check_table, 
 from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
 from ..data.recordings import MARKER, Prepared, provenance_of
 from ..data.simulate_deap import DeapTwin, oracle, simulated_deap_root, truth_table
-from ..models.deep_fusion import MODALITIES, DeepFusion, check_modalities
+from ..models.deep_fusion import DeepFusion, check_modalities
 from ..models.face_net import FaceCNN, FaceNet
 from ..signals.prepare_deap import DeapSettings, prepare_deap, with_features
 from . import metrics, report
@@ -36,7 +36,7 @@ from .experiment import AUTO, Entry, show_text, titled, worded
 from .pretrain_face import load_pretrained
 from .results import Store
 from .splits import PROTOCOLS, Split, check_split, leak_audit, make_splits
-from .train import Recipe, _end_with_parent, run_folds
+from .train import Recipe, end_with_parent, run_folds
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-005
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
@@ -344,7 +344,7 @@ def blocks_of(data:Prepared, p:dict, s:dict, models:dict, store:Store|None, work
     "One `Block` a target and protocol; `truth`: target → the oracle's decisions or None."
     targets = ('valence', 'arousal') if p['target'] == 'both' else (p['target'],)
     todo = [(t, q, folds_of(data.meta, t, p['rule'], q, s['folds'])) for t in targets for q in dict.fromkeys(listed(p['protocol']))]
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=_end_with_parent) if workers > 1 else None
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=end_with_parent) if workers > 1 else None
     try:
         out = []
         for t, q, f in todo:

@@ -11,7 +11,7 @@ __all__ = ['AUTO', 'PARAMETERS', 'PAPER', 'DEMO', 'STRESS', 'PRESETS', 'APPLY', 
            'show_figures', 'show_provenance', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
-import json, os, time
+import os, time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,10 @@ from sklearn.preprocessing import StandardScaler
 from ..core import (DataError, EmonbError, cache_dir, check_table, dataset_root, device_of, fingerprint, in_notebook, listed, notebook_values, one_of, provenance_of_run,
                         resolve, run_lock, write_bytes, write_json, atomic_path)
 from ..data.casme3 import CasMe3, annotations
-from ..data.recordings import Prepared, cached, provenance_of, save
+from ..data.recordings import Prepared, provenance_of
 from ..data.simulate import Casme3Twin, oracle, simulated_root
 from ..data.stress_predict import StressPredict
-from ..models.backbones import FrameBackbone, extract_tokens, token_key
+from ..models.backbones import extract_tokens, token_key
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.latent_emotion import LatentEmotion, make_backbones
 from ..signals.prepare import PrepareSettings, prepare

@@ -11,7 +11,6 @@ __all__ = ['MEASURES', 'PARAMETERS', 'APPLY', 'landmark_transform', 'crop_face',
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-002
 import json
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['CHANNEL', 'Recipe', 'asdict_shallow', 'Scaler', 'take', 'probabilities', 'predict', 'loss_fn', 'fit_module',
-           'fit_estimator', 'fixed_threads', 'fit_fold', 'fold_key', 'run_folds']
+           'fit_estimator', 'fixed_threads', 'fit_fold', 'fold_key', 'end_with_parent', 'run_folds']
 
 # %% ../../nbs/52_train.ipynb #cell-002
 import hashlib, multiprocessing, os, tempfile, threading, time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -180,7 +180,8 @@ def fold_key(data:Prepared, split:Split, recipe:Recipe, seed:int) -> str:
     labels = hashlib.sha256(data.y.tobytes()).hexdigest()
     return fingerprint(settings=dict(data=data.info.get('fingerprint'), labels=labels, classes=data.classes, recipe=recipe.describe(), protocol=split.protocol, fold=split.name, rows=rows, seed=seed))
 
-def _end_with_parent():
+def end_with_parent():
+    "Start of a worker process: it ends when the process that started it does."
     def watch(): multiprocessing.parent_process().join(); os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
@@ -236,7 +237,7 @@ def _results(data, todo, recipe, workers, executor):
         return
     with tempfile.TemporaryDirectory(prefix='emonb-') as tmp:
         folder = str(_on_disk(data, recipe.inputs, Path(tmp)/'set'))
-        pool = executor or ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=_end_with_parent)
+        pool = executor or ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=end_with_parent)
         try: yield _as_they_come(pool, folder, todo, recipe)
         finally:
             if executor is None: pool.shutdown(cancel_futures=True)
