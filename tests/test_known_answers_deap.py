@@ -155,9 +155,9 @@ def test_fusion_with_an_empty_modality_gains_nothing():
 
 # -- 3. the network itself, through the experiment
 
-def network(data, protocol, epochs, modalities='bio', target='valence'):
-    "One block of a small network under one protocol."
-    p = check_parameters(dict(target=target, modalities=modalities, protocol=protocol, preset='demo', epochs=epochs, folds=3))
+def network(data, protocol, epochs, modalities='bio', target='valence', alone=False):
+    "One block of a small network under one protocol, each modality alone beside it if wanted."
+    p = check_parameters(dict(target=target, modalities=modalities, protocol=protocol, preset='demo', epochs=epochs, folds=3, alone=alone))
     s = dict(preset_of(p, 'simulated')[1], dim=16, ff_dim=32, batch=16)
     data = replace(data, x=dict(data.x, features=levels(data)), info=dict(data.info, fingerprint='test'))
     models = {k: v for k, v in recipes(p, tuple(modalities.split(',')), s, False, '', 'cpu').items() if v[0] == 'model'}
@@ -180,6 +180,15 @@ def test_the_network_finds_an_effect_in_new_people():
         value, by_trial = (e[0].scores['UAR']['value'] for e in (b.entries, b.trials))
         if effect: assert value > .85 and by_trial > .85, (value, by_trial)
         else: assert abs(by_trial - .5) < 2.6*.5/np.sqrt(100), by_trial
+
+
+def test_the_networks_fusion_beats_each_modality_alone():
+    "Of six twins (seeds 7 to 12) five gave intervals above zero for both; seed 11 gave −.04 to .10 against EEG: 180 trials are few. The first is tested."
+    data = deap_set(subjects=6, trials=30, windows=2, effect=dict(eeg=1., peripheral=1.), seed=7)
+    b = network(data, 'subjects', 10, 'eeg,peripheral', alone=True)
+    assert [e.name for e in b.entries[:3]] == ['deep fusion (eeg + peripheral)', 'eeg alone', 'peripheral alone']
+    d = b.differences.set_index('comparison')
+    for k in ('eeg', 'peripheral'): assert d.loc[f'deep fusion (eeg + peripheral) − {k} alone', 'low'] > 0, d
 
 
 # -- 4. real recordings, labels that mean nothing

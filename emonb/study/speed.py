@@ -46,7 +46,7 @@ def side_by_side(jobs:dict,        # name → () → anything
             times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     return pd.DataFrame({k: np.min(v, 0) for k, v in times.items()}, index=['seconds', 'processor_s']).T, gave
 
-# %% ../../nbs/58_speed.ipynb #cell-007
+# %% ../../nbs/58_speed.ipynb #cell-008
 def plain_ingest(paths, out, trials:int, seconds:int) -> Path:
     "Subjects' .dat files → windows (N, 40, 128) float32 in one .npy, by numpy alone. Only for files one has written oneself: `pickle.load` runs what they say."
     rate, W = int(RATE), int(seconds)
@@ -82,7 +82,7 @@ def measure_ingest(root, repeats:int=3) -> tuple[pd.DataFrame, Prepared]:
         if not np.array_equal(np.load(tmp/'plain.npy', mmap_mode='r'), data.x['bio']): raise AssertionError('the two ways give different windows')
         return times, Prepared({k: np.array(a) for k, a in data.x.items()}, data.meta, data.classes, data.provenance, data.info)
 
-# %% ../../nbs/58_speed.ipynb #cell-010
+# %% ../../nbs/58_speed.ipynb #cell-011
 class OneWindow(Dataset):
     "One window and its label at a time, from a mapped array; labels from the table, or from an array if `labels` is one."
     def __init__(self, data:Prepared, labels=None): self.bio, self.meta, self.labels = data.x['bio'], data.meta, labels
@@ -121,7 +121,7 @@ def measure_batches(data:Prepared, repeats:int=5, threads:int=1) -> pd.DataFrame
     if set(gave.values()) != {len(data)}: raise AssertionError('a window was left out')
     return times
 
-# %% ../../nbs/58_speed.ipynb #cell-013
+# %% ../../nbs/58_speed.ipynb #cell-014
 class PlainTransformer(nn.Module):
     "`EEGTransformer` with `nn.TransformerEncoder` in the middle. x (B, 40, 128) → logits (B, 1)."
     def __init__(self, drop_rate:float=.1, in_chans=40, length=128, dim=64, depth=2, num_heads=4, ff_dim=128):
@@ -159,7 +159,7 @@ def train_in_turns(nets:dict, x, y, test, epochs:int, size:int=64, lr:float=1e-3
                 out[name] = dict(windows_s=len(x)/wall, processor_s=cpu, UAR=scores(test[1].numpy().astype(int), yhat, 2)['UAR'])
     return pd.DataFrame(out).T
 
-# %% ../../nbs/58_speed.ipynb #cell-014
+# %% ../../nbs/58_speed.ipynb #cell-015
 def measure_transformer(subjects:int=6, trials:int=16, windows:int=6, epochs:int=6, threads:int=1, seed:int=0) -> pd.DataFrame:
     "Four networks on SIMULATED windows, the last quarter of each subject's trials held out; see `train_in_turns`."
     data = deap_set(subjects=subjects, trials=trials, windows=windows, effect=1.5, gain=.03, seed=seed)
@@ -175,7 +175,7 @@ def measure_transformer(subjects:int=6, trials:int=16, windows:int=6, epochs:int
         net.body.position.data.copy_(first.position.data)
     return train_in_turns(nets, x[~held], y[~held], (x[held], y[held]), epochs, threads=threads, seed=seed).assign(test_windows=int(held.sum()))
 
-# %% ../../nbs/58_speed.ipynb #cell-017
+# %% ../../nbs/58_speed.ipynb #cell-018
 def measure_fused(windows:int=128, steps:int=4, size:int=64, threads:int=1, repeats:int=2, seed:int=0) -> pd.DataFrame:
     "Windows a second of fused training in three ways and of the signals alone on SIMULATED windows, and the seconds that the kept maps cost once."
     data = deap_set(subjects=2, trials=2, windows=max(1, windows//4), face=True, seed=seed)
@@ -198,7 +198,7 @@ def measure_fused(windows:int=128, steps:int=4, size:int=64, threads:int=1, repe
     n = sum(map(len, rows))*np.array([1, 1, 10, 10])
     return pd.DataFrame(dict(windows_s=n/times.seconds, processor_s_of_100_windows=100*times.processor_s/n, once_s=[0., 0., once, 0.]))
 
-# %% ../../nbs/58_speed.ipynb #cell-020
+# %% ../../nbs/58_speed.ipynb #cell-021
 def decode(path, pictures:bool=True) -> int:
     "The number of frames of a video, each decoded, and with `pictures` turned into a picture."
     video, n = cv2.VideoCapture(str(path)), 0
@@ -216,7 +216,7 @@ def measure_video(paths, repeats:int=3, threads:int=1) -> pd.DataFrame:
     finally: cv2.setNumThreads(before)
     return times.assign(pictures=[gave[k] for k in times.index])
 
-# %% ../../nbs/58_speed.ipynb #cell-023
+# %% ../../nbs/58_speed.ipynb #cell-024
 def private_mb() -> float:
     "Private memory of this process in MB (Linux), else NaN."
     try: return next(float(line.split()[1])/1e3 for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('RssAnon'))
@@ -242,11 +242,11 @@ def measure_memory(root) -> dict:
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool: found = pool.submit(_prepare_and_look, root).result()
     return dict(found, subjects=len(reader.subjects), one_subject_mb=one, peak_in_subjects=found['numpy_mb']/one, private_in_subjects=found['private_mb']/one)
 
-# %% ../../nbs/58_speed.ipynb #cell-028
+# %% ../../nbs/58_speed.ipynb #cell-029
 PARAMETERS = dict(   # name → (default, lowest number or None, help)
     out=('results/speed', None, 'folder for summary.json'),
     subjects=(4, 1, 'whose .dat files are ingested'), trials=(40, 2, 'a subject'), seconds=(60, 2, 'of a trial'),
-    memory_subjects=(22, 2, 'prepared to look at memory'), memory_seconds=(15, 2, 'of a trial there'),
+    memory_subjects=(22, 2, 'prepared to look at memory'), memory_seconds=(60, 2, 'of a trial there'),
     epochs=(6, 1, 'of the transformers'), train_trials=(16, 4, 'of six subjects, for the transformers'),
     steps=(4, 1, 'of fused training'), size=(64, 2, 'windows a step of fused training'),
     video_seconds=(20, 2, 'of each of two videos'), width=(720, 64, 'of the video, px'), height=(576, 48, 'of the video, px'),
@@ -282,7 +282,7 @@ class Speed:
         return pd.DataFrame([dict(part=part, against=against, asked=f'{how} {limit:g}', found=f'{v:.2f}', reached='yes' if (v <= limit if how == 'at most' else v >= limit) else 'NO')
                              for part, against, how, limit, v in rows])
 
-# %% ../../nbs/58_speed.ipynb #cell-029
+# %% ../../nbs/58_speed.ipynb #cell-030
 def ratios_of(tables:dict) -> tuple[dict, dict]:
     "The five ratios, and what stands beside them."
     ingest, batches, video = (tables[k].seconds for k in ('ingest', 'batches', 'video'))
@@ -316,7 +316,7 @@ def run(parameters:dict) -> Speed:
                                             tables={k: t.to_dict('index') for k, t in tables.items()}, parameters=p, seconds=r.seconds, run=r.where))
     return r
 
-# %% ../../nbs/58_speed.ipynb #cell-030
+# %% ../../nbs/58_speed.ipynb #cell-031
 WORDS = dict(ingest='.dat files to windows on disk', batches='one pass over the windows in batches of 64', transformer='training the signals\' network', fused='training signals and face together', video='video to cropped faces')
 
 def _shown(df, text):
