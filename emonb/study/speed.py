@@ -101,23 +101,25 @@ def copy_pass(data:Prepared, size:int=64) -> int:
 
 def our_pass(data:Prepared, size:int=64, seed:int=0) -> int:
     "One shuffled pass by batches; the number of windows."
-    y, order, n = torch.from_numpy(data.y), np.random.default_rng(seed).permutation(len(data)), 0
+    labels, order, n = data.y, np.random.default_rng(seed).permutation(len(data)), 0
     for i in range(0, len(order), size):
         rows = order[i:i + size]
-        n += len(batch(data, rows, ('bio',))['bio'].shape and y[rows])
+        x, y = batch(data, rows, ('bio',))['bio'], torch.from_numpy(labels[rows])
+        n += len(y)
     return n
 
 def measure_batches(data:Prepared, repeats:int=5, threads:int=1) -> pd.DataFrame:
     "Times of two per-sample loaders, ours with `threads` and with one, and a bare copy, on the same mapped file."
-    def with_threads(n, job):
-        with fixed_threads(n): return job()
-    with own_cache() as tmp:
+    def alone(job):
+        torch.set_num_threads(1)
+        try: return job()
+        finally: torch.set_num_threads(threads)
+    with own_cache() as tmp, fixed_threads(threads):
         np.save(tmp/'bio.npy', data.x['bio'])
         mapped = data.with_x(bio=np.load(tmp/'bio.npy', mmap_mode='r'))
-        times, gave = side_by_side({'Dataset + DataLoader': lambda: with_threads(threads, lambda: plain_pass(mapped)),
-                                    'Dataset + DataLoader, labels in an array': lambda: with_threads(threads, lambda: plain_pass(mapped, mapped.y.tolist())),
-                                    'ours: one index a batch': lambda: with_threads(threads, lambda: our_pass(mapped)),
-                                    'ours, one thread': lambda: with_threads(1, lambda: our_pass(mapped)), 'bare copy in order': lambda: copy_pass(mapped)}, repeats)
+        times, gave = side_by_side({'Dataset + DataLoader': lambda: plain_pass(mapped), 'Dataset + DataLoader, labels in an array': lambda: plain_pass(mapped, mapped.y.tolist()),
+                                    'ours: one index a batch': lambda: our_pass(mapped), 'ours, one thread': lambda: alone(lambda: our_pass(mapped)),
+                                    'bare copy in order': lambda: copy_pass(mapped)}, repeats)
     if set(gave.values()) != {len(data)}: raise AssertionError('a window was left out')
     return times
 
