@@ -16,7 +16,7 @@ from ..core import EmonbError
 class _Drop(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, p):
-        n, cut = x.numel(), round(p * 2**16)
+        n, cut = x.numel(), min(round(p * 2**16), 2**16 - 1)
         bits = torch.empty(-(-n // 4), dtype=torch.int64).random_(-2**63, None).view(torch.int16)[:n]
         ctx.keep, ctx.scale = bits.view(x.shape) >= cut - 2**15, 1 / (1 - cut / 2**16)
         return torch.where(ctx.keep, x, 0.).mul_(ctx.scale)
@@ -48,11 +48,11 @@ class SelfAttention(nn.Module):
     def forward(self, x, return_attention=False):
         B, N, D = x.shape
         q, k, v = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
-        def weights(): return (q * q.shape[-1] ** -.5 @ k.transpose(-2, -1)).softmax(-1)
         dropping = self.training and self.drop.p > 0
-        mixed = self.drop(weights()) @ v if dropping else F.scaled_dot_product_attention(q, k, v)
+        weights = (q * q.shape[-1] ** -.5 @ k.transpose(-2, -1)).softmax(-1) if dropping or return_attention else None
+        mixed = self.drop(weights) @ v if dropping else F.scaled_dot_product_attention(q, k, v)
         out = self.proj(mixed.transpose(1, 2).reshape(B, N, D))
-        return (out, weights()) if return_attention else out
+        return (out, weights) if return_attention else out
 
 # %% ../../nbs/40_eeg_transformer.ipynb #cell-013
 class EncoderLayer(nn.Module):
