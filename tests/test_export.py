@@ -83,7 +83,7 @@ def test_clean_notebook(path):
             assert not (m := MACHINE.search(words)), f'{where}: the output shows {m[0]}'
 
 
-@pytest.mark.parametrize('path', notebooks('[0-9][0-9]_*.ipynb'), ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', notebooks('[0-9][0-9]*_*.ipynb'), ids=lambda p: p.stem)
 def test_order_of_a_notebook(path):
     "A title, a line under it; then a chapter names its module, and a run notebook its parameters."
     all_cells = cells(path)
