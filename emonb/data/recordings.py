@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PROVENANCE', 'MARKER', 'FORMS', 'FRAMES', 'Signals', 'Recording', 'Reader', 'provenance_of', 'check_meta',
-           'check_reader', 'Prepared', 'check_finite', 'from_arrays', 'batch', 'PreparedWriter', 'save', 'load',
-           'cached']
+           'check_reader', 'Prepared', 'check_finite', 'from_arrays', 'batch', 'digest', 'digests', 'PreparedWriter',
+           'write_header', 'save', 'load', 'cached']
 
 # %% ../../nbs/10_recordings.ipynb #cell-002
-import json, os, shutil, warnings
+import hashlib, os, shutil, warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np, pandas as pd
 
-from ..core import DataError, one_of, write_json
+from ..core import DataError, Damaged, note, one_of, read_sealed, set_aside, sha256_of, write_sealed
+from .people import name_defects, same_people
 
 # %% ../../nbs/10_recordings.ipynb #cell-005
 @dataclass
@@ -101,11 +103,21 @@ class Prepared:
     def __post_init__(self):
         one_of('provenance', self.provenance, PROVENANCE)
         check_meta(self.meta, self.classes, self.info.get('name', 'the table'))
+        self._merge_people()
         if not self.x: raise DataError('a prepared set needs at least one array in x') from None
         for k, a in self.x.items():
             if len(a) != len(self.meta): raise DataError(f'{k}: {len(a)} samples but the table has {len(self.meta)} rows; give one row a sample') from None
             dtype, ndim = FORMS.get(k, (a.dtype.name, a.ndim))
             if a.dtype != dtype or a.ndim != ndim: raise DataError(f'{k}: {a.dtype} with {a.ndim} axes where the contract has {dtype} with {ndim}; convert it (see the table in chapter 10)') from None
+
+    def _merge_people(self):
+        "Names that are spellings of one person (chapter 10b) become the first of them; what was merged stands in `info['defects']`."
+        met = self.meta.subject.unique().tolist()
+        names = dict(zip(met, same_people(met)))
+        if len(set(names.values())) == len(met): return
+        merged = [d for d in name_defects(met, self.info.get('name', '')) if d['action'].startswith('read as')]
+        self.meta = self.meta.assign(subject=self.meta.subject.map(names))
+        self.info = dict(self.info, defects=[*self.info.get('defects', []), *merged])
 
     def __len__(self): return len(self.meta)
     @property
@@ -147,13 +159,16 @@ def from_arrays(x,                      # one array, or a dict of them, first ax
     classes = list(classes) if classes is not None else sorted(meta[label].unique().tolist())
     unknown = ~meta[label].isin(classes)
     if unknown.any(): raise DataError(f'the table, row {unknown.idxmax()}: label {meta[label][unknown.idxmax()]!r} is not among {classes}') from None
-    meta['label'], meta['subject'] = meta[label].map(classes.index), meta[subject].astype(str)
+    said = meta[subject].astype(str)
+    meta['label'], meta['subject'] = meta[label].map(classes.index), same_people(said)
     order = meta.groupby('subject').cumcount()
     for c, v in dict(trial=[f'{s}_{o}' for s, o in zip(meta.subject, order)], stimulus='one', order=order, start_s=0., length_s=0.).items():
         if c not in meta: meta[c] = v
     x = {k: np.ascontiguousarray(a, FORMS[k][0] if k in FORMS else 'float32' if np.asarray(a).dtype == np.float64 else None) for k, a in x.items()}
     check_finite(x, meta) if all(len(a) == len(meta) for a in x.values()) else None
-    return Prepared(x, meta, [str(c) for c in classes], provenance, dict(name='own data', **(info or {})))
+    more = dict(name='own data', **(info or {}))
+    if odd := name_defects(said, 'the table'): more['defects'] = [*more.get('defects', []), *odd]
+    return Prepared(x, meta, [str(c) for c in classes], provenance, more)
 
 # %% ../../nbs/10_recordings.ipynb #cell-024
 FRAMES = ('color', 'depth', 'mask', 'color_tokens', 'depth_tokens')    # keys whose second axis is the frame
@@ -176,6 +191,20 @@ def batch(data:Prepared, index, keys=None, device='cpu') -> dict:
     T = int(data.x['mask'][index].any(0).nonzero()[0].max()) + 1 if 'mask' in data.x else None
     return {k: _tensor(data.x[k][index, :T] if T and k in FRAMES else _rows(data.x[k], index), device) for k in keys}
 
+# %% ../../nbs/10_recordings.ipynb #cell-035
+def digest(a:np.ndarray) -> str:
+    "sha256 of an array's type, shape and values; remembered for one that was checked on disk."
+    known = getattr(a, 'sha256', None)
+    if known: return known
+    h = hashlib.sha256(f'{a.dtype.str} {a.shape}'.encode())
+    step = max(1, (1 << 24)//max(1, a[:1].nbytes))
+    for i in range(0, len(a), step): h.update(np.ascontiguousarray(a[i:i+step]))
+    return h.hexdigest()
+
+def digests(x:dict) -> dict[str, str]:
+    "`digest` of several arrays, side by side: hashing lets other threads run."
+    with ThreadPoolExecutor(os.cpu_count()) as pool: return dict(zip(x, pool.map(digest, x.values())))
+
 # %% ../../nbs/10_recordings.ipynb #cell-029
 class PreparedWriter:
     "Fill a prepared set on disk: `w['physio'][i] = …`, then `w.finish(...)`; nothing appears at `folder` before that."
@@ -197,18 +226,27 @@ class PreparedWriter:
             os.replace(self.tmp/f'{k}.kept', self.tmp/f'{k}.npy')
             self.x[k] = kept
 
-    def finish(self, meta:pd.DataFrame, classes, provenance, info) -> Prepared:
+    def finish(self, meta:pd.DataFrame, classes, provenance, info,
+               known:dict|None=None   # digests of arrays that were taken already
+              ) -> Prepared:
         "Check, flush and rename into place; returns the set as it lies on disk."
         check_finite(self.x, meta)
-        Prepared(self.x, meta, list(classes), provenance, info)
+        done = Prepared(self.x, meta, list(classes), provenance, info)
         for a in self.x.values(): a.flush() if isinstance(a, np.memmap) else None
+        arrays = {**digests({k: a for k, a in self.x.items() if k not in (known or {})}), **(known or {})}
         self.x = {}
-        meta.to_parquet(self.tmp/'meta.parquet')
-        write_json(self.tmp/'header.json', dict(classes=list(classes), provenance=provenance, info=info))
+        done.meta.to_parquet(self.tmp/'meta.parquet')
+        write_header(self.tmp, classes=list(classes), provenance=provenance, info=done.info, arrays=arrays)
         try: os.rename(self.tmp, self.folder)
         except OSError:
             if not (self.folder/'header.json').exists(): raise
-        return load(self.folder)
+            return load(self.folder)               # another process was faster
+        return load(self.folder, check=False)      # written and hashed a moment ago
+
+# %% ../../nbs/10_recordings.ipynb #cell-036
+def write_header(folder, **header):
+    "`header.json`, sealed, with the checksum of the table beside it."
+    write_sealed(Path(folder)/'header.json', dict(header, meta=sha256_of(Path(folder)/'meta.parquet')))
 
 def save(data:Prepared, folder) -> Prepared:
     "Write a set to `folder`, whole or not at all."
@@ -217,16 +255,36 @@ def save(data:Prepared, folder) -> Prepared:
         w.x = {k: np.load(w.tmp/f'{k}.npy', mmap_mode='r+') for k in data.x}
         return w.finish(data.meta, data.classes, data.provenance, data.info)
 
-def load(folder) -> Prepared:
-    "A set as it was saved, memory-mapped read-only. `DataError` if the folder is not one."
+def _open_array(path, said:str, check:bool) -> np.memmap:
+    try: a = np.load(path, mmap_mode='r')
+    except FileNotFoundError: raise Damaged(f'{path}: damaged, the array is gone') from None
+    except (OSError, ValueError, EOFError): raise Damaged(f'{path}: damaged, not readable as an array') from None
+    if check and digest(a) != said: raise Damaged(f'{path}: damaged, its values are not those that were written')
+    a.sha256 = said
+    return a
+
+def load(folder,
+         check:bool=True     # compare every value with the header's checksums; False where that was just done
+        ) -> Prepared:
+    "A set as it was saved, memory-mapped read-only. `DataError` if the folder is not one, `Damaged` if it is not what was written."
     folder = Path(folder)
-    try: h = json.loads((folder/'header.json').read_text())
-    except (OSError, ValueError): raise DataError(f'{folder}: not a prepared set (no readable header.json); delete the folder and prepare again') from None
-    x = {p.stem: np.load(p, mmap_mode='r') for p in sorted(folder.glob('*.npy'))}
-    return Prepared(x, pd.read_parquet(folder/'meta.parquet'), h['classes'], h['provenance'], h['info'])
+    if not (folder/'header.json').exists(): raise DataError(f'{folder}: not a prepared set (it has no header.json); give the folder of one, or prepare it again')
+    h = read_sealed(folder/'header.json')
+    table = folder/'meta.parquet'
+    if not table.exists() or sha256_of(table) != h['meta']: raise Damaged(f'{table}: damaged, not the table that was written')
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        arrays = pool.map(lambda k: _open_array(folder/f'{k}.npy', h['arrays'][k], check), h['arrays'])
+        x = dict(zip(h['arrays'], arrays))
+    return Prepared(x, pd.read_parquet(table), h['classes'], h['provenance'], h['info'])
 
 # %% ../../nbs/10_recordings.ipynb #cell-031
 def cached(folder, make) -> Prepared:
-    "The set kept at `folder`, or what `make(folder)` writes there."
+    "The set kept at `folder`, or what `make(folder)` writes there. A damaged set is set aside, with a note, and made anew."
     folder = Path(folder)
-    return load(folder) if (folder/'header.json').exists() else make(folder)
+    if (folder/'header.json').exists():
+        try: return load(folder)
+        except Damaged as e: why = str(e)
+    elif folder.exists() and any(folder.iterdir()): why = f'{folder}: damaged, its header.json is gone'
+    else: return make(folder)
+    note(f'{why}; the set is set aside as {set_aside(folder).name} and made anew')
+    return make(folder)
