@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCOPES', 'LIBRARIES', 'bound_names', 'imports_of', 'Source', 'plain_text', 'file_of', 'is_ours', 'check_loaded',
-           'source_of', 'references', 'Closure', 'live', 'text', 'code_of', 'code_key']
+           'source_of', 'references', 'Closure', 'live', 'text', 'untold', 'code_of', 'code_key']
 
 # %% ../nbs/01_code_key.ipynb #cell-002
 import ast, contextlib, functools, hashlib, importlib, importlib.util, inspect, json, os, site, sys, sysconfig, textwrap, time, types
@@ -59,6 +59,7 @@ class _Plain(ast.NodeTransformer):
         return node
     visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = visit_body
 
+@functools.lru_cache(maxsize=None)
 def plain_text(node) -> str:
     "The text of a statement without comments, docstrings and layout."
     return ast.unparse(_Plain().visit(ast.parse(ast.unparse(node))))
@@ -81,6 +82,12 @@ def is_ours(name:str) -> bool:
 # %% ../nbs/01_code_key.ipynb #cell-014
 _STARTED, _sources = time.time(), {}
 
+def _function(o):
+    "The function inside a method, a property or a decorator's wrapping; anything else as it is."
+    if isinstance(o, (classmethod, staticmethod)): o = o.__func__
+    if isinstance(o, (property, functools.cached_property)): o = o.fget if isinstance(o, property) else o.func
+    return inspect.unwrap(o) if callable(o) and not isinstance(o, type) else o
+
 def _compiled(code) -> dict:
     "Qualified name → code object, of every function and class compiled inside one."
     inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
@@ -94,9 +101,7 @@ def _does(code) -> tuple:
 def _loaded(module):
     "The functions that a module defines, methods among them, as they were loaded."
     own = [o for o in vars(module).values() if getattr(o, '__module__', None) == module.__name__]
-    for f in [m for o in own for m in (vars(o).values() if isinstance(o, type) else [o])]:
-        for wrapped in ('__func__', 'fget', 'func'): f = getattr(f, wrapped, f)
-        f = inspect.unwrap(f) if callable(f) else f
+    for f in map(_function, [m for o in own for m in (vars(o).values() if isinstance(o, type) else [o])]):
         if isinstance(f, types.FunctionType) and f.__code__.co_filename == module.__file__: yield f
 
 def check_loaded(module, text:str):
@@ -157,7 +162,7 @@ class Closure:
         nodes = source.statements[name] + source.statements.get('', [])
         self.found[label] = '\n'.join(map(plain_text, nodes))
         for n in nodes: self.follow(n, module, source.package)
-        if _home(live) not in (None, (module, name)): self.live(live, f'{label} as it runs')       # put there from elsewhere
+        self.patched(live, module, name, nodes)
 
     def follow(self, node, module, package):
         "Everything that a statement reads."
@@ -171,6 +176,15 @@ class Closure:
         inside = _module(f'{base}.{name}') if f'{base}.{name}' in sys.modules else None
         self.attribute(inside, rest) if inside else self.name(_module(base), name, rest)
 
+    def patched(self, live, module, name, nodes):
+        "What was put in the place of what the file says: a function, a method, a plain constant."
+        members = list(vars(live).values()) if isinstance(live, type) else []
+        for o in [live, *members]:
+            if _home(o) not in (None, (module, name)): self.live(o)
+        if isinstance(nodes[0], ast.Assign) and isinstance(live, (str, int, float, tuple, type(None))):
+            with contextlib.suppress(ValueError):
+                if ast.literal_eval(nodes[0].value) != live: self.found[f'{_named(module)}.{name} as it is'] = repr(live)
+
     def attribute(self, module, rest):
         "`module.rest`; a module that is handed about as a whole counts as a whole."
         if module is None or not is_ours(module.__name__): return
@@ -182,7 +196,7 @@ def _named(module) -> str: return '__main__' if module.__name__ == '__mp_main__'
 
 def _home(o):
     "(module, top-level name) where a function or class of ours was defined; None for anything else."
-    f = inspect.unwrap(o) if callable(o) and not isinstance(o, type) else o
+    f = _function(o)
     if not isinstance(f, (type, types.FunctionType)) or not is_ours(f.__module__ or ''): return None
     module = sys.modules.get(f.__module__)
     return None if module is None else (module, f.__qualname__ if '<' in f.__qualname__ else f.__qualname__.split('.')[0])
@@ -201,7 +215,7 @@ def live(self, o, label:str=''):
         module, name = home
         source = source_of(module)
         there = source and name in source.statements and _home(vars(module).get(name)) == home
-        self.name(module, name) if there else self.text(inspect.unwrap(o), module)
+        self.name(module, name) if there else self.text(_function(o), module)
     elif not isinstance(o, type) and _home(type(o)): self.live(type(o))
 
 def text(self, f, module):
@@ -209,10 +223,9 @@ def text(self, f, module):
     label = f'{_named(module)}.{f.__qualname__}'
     if label in self.found: return
     try: node = ast.parse(textwrap.dedent(inspect.getsource(f)))
-    except (OSError, TypeError, SyntaxError):
-        self.found[label] = repr(_does(f.__code__)) if hasattr(f, '__code__') else label
-        return
+    except (OSError, TypeError, SyntaxError): return self.untold(f, module, label)
     self.found[label] = plain_text(node)
+    if isinstance(f, type): self.patched(f, module, f.__qualname__, [node])
     known = dict(vars(module))
     if isinstance(f, types.FunctionType): known |= inspect.getclosurevars(f).nonlocals
     inner = imports_of(node, getattr(module, '__package__', None) or '')
@@ -221,7 +234,19 @@ def text(self, f, module):
         elif first in known and isinstance(known[first], types.ModuleType): self.attribute(known[first], rest)
         elif first in known: self.live(known[first], f'{label}: {first}')
 
-Closure.live, Closure.text = live, text
+def untold(self, f, module, label:str):
+    "A function or class without a text of its own (a notebook's classes have none): byte code; bases, plain attributes and methods."
+    if isinstance(f, types.FunctionType):
+        self.found[label] = repr(_does(f.__code__))
+        return
+    plain = {k: v for k, v in vars(f).items() if isinstance(v, (str, int, float, tuple)) and not k.startswith('__')}
+    self.found[label] = repr([f'{b.__module__}.{b.__qualname__}' for b in f.__bases__] + sorted(plain.items()))
+    for b in f.__bases__: self.live(b)
+    for member in vars(f).values():
+        function = _function(member)
+        if isinstance(function, types.FunctionType) and is_ours(function.__module__ or ''): self.text(function, module)
+
+Closure.live, Closure.text, Closure.untold = live, text, untold
 
 # %% ../nbs/01_code_key.ipynb #cell-021
 def code_of(*objects) -> dict[str, str]:

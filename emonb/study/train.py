@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHANNEL', 'Recipe', 'asdict_shallow', 'Scaler', 'take', 'probabilities', 'predict', 'loss_fn', 'fit_module',
-           'fit_estimator', 'fixed_threads', 'fit_fold', 'fold_key', 'end_with_parent', 'run_folds']
+           'fit_estimator', 'fixed_threads', 'fit_fold', 'known_by', 'fold_key', 'end_with_parent', 'run_folds']
 
 # %% ../../nbs/52_train.ipynb #cell-002
 import hashlib, multiprocessing, os, tempfile, threading, time
@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
+from ..code_key import code_key
 from ..core import EmonbError, fingerprint, fold_seed, one_of, progress, seed_everything
-from ..data.recordings import Prepared, batch
+from ..data.recordings import Prepared, PreparedWriter, batch, digests, load
 from .splits import Split
 
 # %% ../../nbs/52_train.ipynb #cell-005
@@ -48,7 +49,12 @@ class Recipe:
         m, d = self.make, {k: v for k, v in asdict_shallow(self).items() if k != 'make'}
         args = dict(m.keywords, args=list(m.args)) if isinstance(m, partial) else {}
         f = m.func if isinstance(m, partial) else m
-        return dict(d, model=f'{f.__module__}.{f.__qualname__}', arguments={k: repr(v) for k, v in args.items()})
+        return dict(d, model=_said(f), arguments={k: _said(v) for k, v in args.items()})
+
+def _said(v) -> str:
+    "A value in words that are the same in every process: functions and classes by name."
+    if hasattr(v, '__qualname__'): return f'{v.__module__}.{v.__qualname__}'
+    return f"[{', '.join(map(_said, v))}]" if isinstance(v, list) else repr(v)
 
 def asdict_shallow(o) -> dict: return {k: getattr(o, k) for k in o.__dataclass_fields__}
 
@@ -174,35 +180,45 @@ def fit_fold(data:Prepared, split:Split, recipe:Recipe, seed:int) -> tuple[pd.Da
     return df, dict(how, n_train=len(split.train), n_test=len(split.test), seconds=round(time.perf_counter() - start, 3))
 
 # %% ../../nbs/52_train.ipynb #cell-019
-def fold_key(data:Prepared, split:Split, recipe:Recipe, seed:int) -> str:
-    "What a finished fold is known by."
-    rows = hashlib.sha256(np.asarray(split.train, np.int64).tobytes() + b'|' + np.asarray(split.test, np.int64).tobytes()).hexdigest()
-    labels = hashlib.sha256(data.y.tobytes()).hexdigest()
-    return fingerprint(settings=dict(data=data.info.get('fingerprint'), labels=labels, classes=data.classes, recipe=recipe.describe(), protocol=split.protocol, fold=split.name, rows=rows, seed=seed))
+def known_by(data:Prepared, recipe:Recipe) -> dict:
+    "What all folds of a recipe on a set have in common: the values that are read, the recipe and the code."
+    need = {k: data.x[k] for k in sorted(data.x) if k in recipe.inputs or k == 'mask'}
+    table = '\0'.join(str(v) for c in ('subject', 'trial', 'label') for v in data.meta[c])
+    return dict(arrays=digests(need), table=hashlib.sha256(table.encode()).hexdigest(), classes=data.classes,
+                data=data.info.get('fingerprint'), recipe=recipe.describe(), code=code_key(recipe.make, fit_fold))
 
+def fold_key(data:Prepared, split:Split, recipe:Recipe, seed:int,
+             known:dict|None=None    # `known_by(data, recipe)`, where it is at hand
+            ) -> str:
+    "What a finished fold is known by."
+    rows = hashlib.sha256(np.asarray(split.train, np.int64).tobytes() + b'|' + np.asarray(split.test, np.int64).tobytes())
+    return fingerprint(settings=dict(known or known_by(data, recipe), protocol=split.protocol, fold=split.name,
+                                     rows=rows.hexdigest(), seed=seed))
+
+# %% ../../nbs/52_train.ipynb #cell-026
 def end_with_parent():
     "Start of a worker process: it ends when the process that started it does."
     def watch(): multiprocessing.parent_process().join(); os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
 _open = {}
-def _fold_in_worker(folder, split, recipe, seed):
+def _fold_in_worker(folder, split, recipe, seed, code):
     "Runs in a worker: map the arrays once, then fit."
-    from emonb.data.recordings import load
-    if folder not in _open: _open.clear(); _open[folder] = load(folder)
+    if code_key(recipe.make, fit_fold) != code: raise EmonbError('the code was edited while this run goes on; start the same command again, what is finished is kept')
+    if folder not in _open:
+        _open.clear()
+        _open[folder] = load(folder, check=False)      # the parent checked it
     return fit_fold(_open[folder], split, recipe, seed)
 
 def _on_disk(data:Prepared, keys, folder):
-    "The part of a set that a recipe needs, as files that workers can map; arrays already mapped are linked, not copied."
-    from emonb.data.recordings import PreparedWriter
-    need = [k for k in data.x if k in keys or k == 'mask']
+    "The part of a set that a recipe needs, as files that workers can map; arrays already checked on disk are linked, not copied."
+    need = {k: a for k, a in data.x.items() if k in keys or k == 'mask'}
     with PreparedWriter(folder, {}) as w:
-        for k in need:
-            src = getattr(data.x[k], 'filename', None)
-            whole = src and np.load(src, mmap_mode='r').shape == data.x[k].shape
-            os.symlink(os.path.abspath(src), w.tmp/f'{k}.npy') if whole else np.save(w.tmp/f'{k}.npy', data.x[k])
+        for k, a in need.items():
+            if hasattr(a, 'sha256'): os.symlink(os.path.abspath(a.filename), w.tmp/f'{k}.npy')
+            else: np.save(w.tmp/f'{k}.npy', a)
         w.x = {k: np.load(w.tmp/f'{k}.npy', mmap_mode='r') for k in need}
-        w.finish(data.meta, data.classes, data.provenance, data.info)
+        w.finish(data.meta, data.classes, data.provenance, data.info, known=digests(need))
     return folder
 
 # %% ../../nbs/52_train.ipynb #cell-020
@@ -216,21 +232,23 @@ def run_folds(data:Prepared,
               executor:Executor|None=None   # any `concurrent.futures` executor instead, e.g. dask's `client.get_executor()`
              ) -> pd.DataFrame:        # predictions of all folds and seeds, with columns fold and seed
     "Train every fold of every seed that `store` does not hold yet, and return all predictions."
-    jobs = [(fold_key(data, s, recipe, seed), s, seed) for seed in seeds for s in splits]
+    known = known_by(data, recipe)
+    jobs = [(fold_key(data, s, recipe, seed, known), s, seed) for seed in seeds for s in splits]
     todo = [j for j in jobs if store is None or not store.has(j[0])]
     fresh = {}
     def done(key, split, seed, result):
         df, how = result
         df = df.assign(fold=split.name, seed=seed)
         if store is None: fresh[key] = df
-        else: store.put(key, dict(model=name, protocol=split.protocol, fold=split.name, seed=seed, provenance=data.provenance, recipe=recipe.describe(), **how), df)
+        else: store.put(key, dict(model=name, protocol=split.protocol, fold=split.name, seed=seed, provenance=data.provenance,
+                                  recipe=known['recipe'], code=known['code'], **how), df)
     if todo:
-        with _results(data, todo, recipe, min(workers, len(todo)), executor) as results:
+        with _results(data, todo, recipe, min(workers, len(todo)), executor, known['code']) as results:
             for key, split, seed, r in progress(results, f'{name}, {splits[0].protocol}: folds', len(todo)): done(key, split, seed, r)
     return pd.concat([fresh[k] if store is None else store.predictions(k) for k, _, _ in jobs], ignore_index=True)
 
 @contextmanager
-def _results(data, todo, recipe, workers, executor):
+def _results(data, todo, recipe, workers, executor, code):
     "An iterator over (key, split, seed, result) as they come, in this process or from workers."
     if workers < 2 and executor is None:
         yield ((k, s, seed, fit_fold(data, s, recipe, seed)) for k, s, seed in todo)
@@ -238,11 +256,11 @@ def _results(data, todo, recipe, workers, executor):
     with tempfile.TemporaryDirectory(prefix='emonb-') as tmp:
         folder = str(_on_disk(data, recipe.inputs, Path(tmp)/'set'))
         pool = executor or ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=end_with_parent)
-        try: yield _as_they_come(pool, folder, todo, recipe)
+        try: yield _as_they_come(pool, folder, todo, recipe, code)
         finally:
             if executor is None: pool.shutdown(cancel_futures=True)
 
-def _as_they_come(pool, folder, todo, recipe):
-    futures = {pool.submit(_fold_in_worker, folder, s, recipe, seed): (k, s, seed) for k, s, seed in todo}
+def _as_they_come(pool, folder, todo, recipe, code):
+    futures = {pool.submit(_fold_in_worker, folder, s, recipe, seed, code): (k, s, seed) for k, s, seed in todo}
     while futures:
         for f in wait(futures, return_when=FIRST_COMPLETED).done: yield (*futures.pop(f), f.result())
