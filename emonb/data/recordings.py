@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'PROVENANCE', 'MARKER', 'FORMS', 'FRAMES', 'Signals', 'Recording', 'Reader', 'provenance_of', 'check_meta',
            'check_reader', 'Prepared', 'check_finite', 'from_arrays', 'batch', 'digest', 'digests', 'PreparedWriter',
-           'write_header', 'save', 'load', 'cached']
+           'write_header', 'save', 'load', 'cached', 'write_array', 'add_array', 'kept_array']
 
 # %% ../../nbs/10_recordings.ipynb #cell-002
 import hashlib, os, shutil, warnings
@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np, pandas as pd
 
-from ..core import DataError, Damaged, note, one_of, read_sealed, set_aside, sha256_of, write_sealed
+from ..core import DataError, Damaged, atomic_path, kept_file, note, one_of, read_sealed, set_aside, sha256_of, write_sealed
 from .people import name_defects, same_people
 
 # %% ../../nbs/10_recordings.ipynb #cell-005
@@ -288,3 +288,22 @@ def cached(folder, make) -> Prepared:
     else: return make(folder)
     note(f'{why}; the set is set aside as {set_aside(folder).name} and made anew')
     return make(folder)
+
+# %% ../../nbs/10_recordings.ipynb #cell-040
+def write_array(path, a:np.ndarray):
+    "`a` as an .npy file, whatever the path's ending."
+    with open(path, 'wb') as f: np.save(f, a)
+
+def add_array(folder, key:str, a:np.ndarray) -> np.memmap:
+    "Keep one more array in the set at `folder`, first the array, then the header that names it; as it lies on disk."
+    folder = Path(folder)
+    with atomic_path(folder/f'{key}.npy') as tmp: write_array(tmp, a)
+    header = read_sealed(folder/'header.json')
+    write_sealed(folder/'header.json', dict(header, arrays={**header['arrays'], key: digest(a)}))
+    return _open_array(folder/f'{key}.npy', digest(a), check=False)
+
+def kept_array(path, make) -> np.memmap:
+    "The array kept at `path` (.npy), checked, or written now by `make(temporary path)`. A damaged one is set aside, with a note, and made anew."
+    a = np.load(kept_file(path, make), mmap_mode='r')
+    a.sha256 = digest(a)
+    return a

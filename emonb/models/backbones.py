@@ -13,6 +13,7 @@ import numpy as np
 import timm
 import torch
 from torch import nn
+from ..code_key import code_key
 from ..core import EmonbError, device_of, fingerprint, one_of, progress
 
 # %% ../../nbs/30_backbones.ipynb #cell-005
@@ -205,4 +206,4 @@ def token_key(backbone:FrameBackbone,
               kind:str, mode:str, batch:int=32) -> str:
     "16 hex digits that change with the frames, the weights and every setting of `extract_tokens`."
     return fingerprint(settings=dict(source=source, name=backbone.name, in_chans=backbone.in_chans, weights=backbone.weight_hash, kind=kind, mode=mode, batch=batch,
-                                     torch=torch.__version__, timm=timm.__version__))
+                                     torch=torch.__version__, timm=timm.__version__, code=code_key(extract_tokens, FrameBackbone)))

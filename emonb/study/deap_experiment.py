@@ -23,10 +23,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from ..core import (DataError, EmonbError, atomic_path, cache_dir, check_table, dataset_root, device_of, hash_files, listed, notebook_values, one_of, progress, provenance_of_run, resolve, run_lock,
+from ..code_key import code_key
+from ..core import (DataError, EmonbError, atomic_path, cache_dir, check_table, dataset_root, device_of, hash_files, listed, notebook_values, noted, one_of, progress, provenance_of_run, resolve, run_lock,
                         seed_everything, write_bytes, write_json)
 from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
-from ..data.recordings import MARKER, Prepared, provenance_of
+from ..data.people import told_names
+from ..data.recordings import MARKER, Prepared, kept_array, provenance_of
 from ..data.simulate_deap import DeapTwin, oracle, simulated_deap_root, truth_table
 from ..models.deep_fusion import DeepFusion, check_modalities
 from ..models.face_net import FaceCNN, FaceNet
@@ -34,7 +36,7 @@ from ..signals.prepare_deap import DeapSettings, prepare_deap, with_features
 from . import metrics, report
 from .experiment import AUTO, Entry, show_text, titled, worded
 from .pretrain_face import load_pretrained
-from .results import Store
+from .results import Store, mixture
 from .splits import PROTOCOLS, Split, check_split, leak_audit, make_splits
 from .train import Recipe, end_with_parent, run_folds
 
@@ -212,14 +214,13 @@ def keep_maps(data:Prepared, weights:str, device:str='cpu', chunk:int=2000) -> P
     if weights:
         with contextlib.redirect_stdout(io.StringIO()): load_pretrained(net, weights)
     key = hash_files([weights])[Path(weights)][:12] if weights else 'random0'
-    path, net = cache_dir()/'tokens'/f"{data.info['name'].split()[0]}-face-{data.info['fingerprint']}-{key}.npy", net.to(device)
-    if not path.exists():
+    path, net = cache_dir()/'tokens'/f"{data.info['name'].split()[0]}-face-{data.info['fingerprint']}-{key}-{code_key(FaceNet)}.npy", net.to(device)
+    def make(tmp):
         face = data.x['face']
-        with atomic_path(path) as tmp:
-            out = np.lib.format.open_memmap(tmp, 'w+', np.float16, (*face.shape[:2], FaceCNN.out_chans, FaceCNN.out_size, FaceCNN.out_size))
-            for i in progress(range(0, len(face), chunk), 'maps of the face CNN'): out[i:i+chunk] = net.cnn_features(np.ascontiguousarray(face[i:i+chunk]))
-            out.flush(); del out
-    return data.with_x(face_maps=np.load(path, mmap_mode='r'))
+        out = np.lib.format.open_memmap(tmp, 'w+', np.float16, (*face.shape[:2], FaceCNN.out_chans, FaceCNN.out_size, FaceCNN.out_size))
+        for i in progress(range(0, len(face), chunk), 'maps of the face CNN'): out[i:i+chunk] = net.cnn_features(np.ascontiguousarray(face[i:i+chunk]))
+        out.flush()
+    return data.with_x(face_maps=kept_array(path, make))
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-023
 def recipes(p:dict, mods:tuple, s:dict, freeze:bool, weights:str, device:str) -> dict:
@@ -365,6 +366,7 @@ class Result:
     run: dict
     out: Path
     seconds: float
+    notes: list = field(default_factory=list)
 
     def of(self, target): return [b for b in self.blocks if b.target == target]
     @property
@@ -470,7 +472,8 @@ def write_result(r:Result):
     for name, fig in figures(r).items(): report.save_figure(fig, r.out/f'{name}.png')
     protocols = {q: {b.target: block_summary(b) for b in r.blocks if b.protocol == q} for q in r.protocols}
     extra = dict(dataset='deap', title=report.title('DEAP', r.data.provenance), setting={k: v for k, v in r.setting.items() if k != 'reductions'}, reductions=r.setting['reductions'].to_dict('records'),
-                 paper_figure=r.paper_table().to_dict('records'), published=report.published_deap().to_dict('records'), fingerprint=r.data.info.get('fingerprint'), run=r.run)
+                 paper_figure=r.paper_table().to_dict('records'), published=report.published_deap().to_dict('records'), fingerprint=r.data.info.get('fingerprint'),
+                 account=r.data.info.get('account', {}), notes=r.notes, run=r.run)
     write_json(r.out/'summary.json', report.summary(['low', 'high'], r.data.provenance, r.parameters, r.seconds, protocols=protocols, extra=extra))
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-041
@@ -479,7 +482,7 @@ def run(given:dict) -> Result:
     p, start = check_parameters(given), time.perf_counter()
     mods, device, out = check_modalities(listed(p['modalities'])), device_of(p['device']), resolve(p['out'])
     weights, said = weights_of(p)
-    with run_lock(out):
+    with run_lock(out), noted() as notes:
         store, reader = Store(out), open_reader(p)
         preset, s = preset_of(p, reader.provenance)
         freeze = 'face' in mods and (p['face_cnn'] == 'frozen' or (p['face_cnn'] == AUTO and (preset == 'demo' or bool(weights))))
@@ -490,7 +493,7 @@ def run(given:dict) -> Result:
         blocks = blocks_of(data, p, s, recipes(p, mods, s, freeze, weights, device), store, workers, truth)
         setting = dict(preset=preset, modalities=mods, weights=said + (', frozen' if freeze else '') if 'face' in mods else 'none', detector=data.info.get('detector', 'none') if 'face' in mods else 'none',
                        reductions=reductions(s, data.provenance, freeze or 'face' not in mods), audit=len(data.info.get('defects', [])), left_out=data.info.get('left_out', 0), **{k: s[k] for k in ('epochs', 'seeds', 'batch', 'lr', 'dim', 'folds')})
-        result = Result(p, data, blocks, setting, provenance_of_run(device), out, time.perf_counter() - start)
+        result = Result(p, data, blocks, setting, provenance_of_run(device), out, time.perf_counter() - start, notes + mixture(store))
         write_result(result)
     return result
 
@@ -503,6 +506,8 @@ def show_setting(r:Result):
              f"Modalities {', '.join(s['modalities'])}; baseline {p['baseline']}; scaling {p['scale']}; {s['epochs']} epochs, batches of {s['batch']}, seeds {', '.join(map(str, s['seeds']))}; face CNN: {s['weights']}; face detector: {s['detector']}.",
              f"{s['audit']} defects met while preparing; {s['left_out']} trials left out."]
     show_text('\n\n'.join(lines + [f'{b.target}, {b.protocol}: {n}.' for b in r.blocks for n in b.folds.notes]))
+    if account := r.data.info.get('account'):
+        report.show_table(report.account_table(account, r.data.provenance, told_names(r.data.info.get('defects', []))))
     if len(s['reductions']): report.show_table(titled(s['reductions'], report.title(f"preset '{s['preset']}': what differs from the paper's setting", r.data.provenance)))
 
 def in_words(r:Result) -> str:
@@ -537,5 +542,4 @@ def show_figures(r:Result, *names):
 
 def show_provenance(r:Result):
     "Where the numbers come from: data, code, versions, device."
-    rows = dict(provenance=r.data.provenance, data=r.data.info.get('fingerprint'), code=r.run['git'] or 'not a checkout', device=r.run['device'], time=r.run['time'], seconds=round(r.seconds, 1), **{f'version of {k}': v for k, v in r.run['versions'].items()})
-    report.show_table(titled(pd.DataFrame([dict(what=k, value=str(v)) for k, v in rows.items()]), report.title('Provenance of this run', r.data.provenance)))
+    report.show_table(report.provenance_table(r.data.provenance, r.data.info.get('fingerprint'), r.run, r.seconds, r.notes))

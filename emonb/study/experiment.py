@@ -7,8 +7,8 @@ __all__ = ['AUTO', 'PARAMETERS', 'PAPER', 'DEMO', 'STRESS', 'PRESETS', 'APPLY', 
            'preset_of', 'reductions', 'place_of', 'twin_of', 'open_reader', 'model_of', 'prepare_settings',
            'keep_tokens', 'linear', 'annotation_model', 'recipes', 'Entry', 'Block', 'protocols_of', 'chosen',
            'splits_of', 'block_of', 'floors', 'worded', 'differences', 'load_set', 'truth_of', 'Result',
-           'block_summary', 'write_result', 'show_setting', 'show_text', 'titled', 'show_tables', 'summed',
-           'show_figures', 'show_provenance', 'run']
+           'block_summary', 'write_result', 'show_setting', 'show_text', 'show_tables', 'summed', 'show_figures',
+           'show_provenance', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
 import os, time
@@ -22,10 +22,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..core import (DataError, EmonbError, cache_dir, check_table, dataset_root, device_of, fingerprint, in_notebook, listed, notebook_values, one_of, provenance_of_run,
+from ..core import (DataError, EmonbError, cache_dir, check_table, dataset_root, device_of, in_notebook, listed, notebook_values, noted, one_of, provenance_of_run,
                         resolve, run_lock, write_bytes, write_json, atomic_path)
 from ..data.casme3 import CasMe3, annotations
-from ..data.recordings import Prepared, provenance_of
+from ..data.people import told_names
+from ..data.recordings import Prepared, kept_array, provenance_of, write_array
 from ..data.simulate import Casme3Twin, oracle, simulated_root
 from ..data.stress_predict import StressPredict
 from ..models.backbones import extract_tokens, token_key
@@ -33,7 +34,8 @@ from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.latent_emotion import LatentEmotion, make_backbones
 from ..signals.prepare import PrepareSettings, prepare
 from . import metrics, report
-from .results import Store
+from .report import titled
+from .results import Store, mixture
 from .splits import PROTOCOLS, check_split, leak_audit, make_splits
 from .train import Recipe, run_folds
 
@@ -158,11 +160,8 @@ def keep_tokens(data:Prepared, p:dict, mods:tuple, device:str) -> Prepared:
     nets, modes = make_backbones([m for m in ('color', 'depth') if m in mods], p['backbone'], p['weights'], img_size=data.info['settings']['size'])
     for kind, net in nets.items():
         path = cache_dir()/'tokens'/f"{data.info['name']}-{kind}-{token_key(net, data.info['fingerprint'], kind, modes[kind])}.npy"
-        if not path.exists():
-            tokens = extract_tokens(net, data.x[kind], data.x['mask'], kind=kind, mode=modes[kind], device=device)
-            with atomic_path(path) as tmp:
-                with open(tmp, 'wb') as f: np.save(f, tokens)
-        new[f'{kind}_tokens'], weights = np.load(path, mmap_mode='r'), net.weights
+        def make(tmp): write_array(tmp, extract_tokens(net, data.x[kind], data.x['mask'], kind=kind, mode=modes[kind], device=device))
+        new[f'{kind}_tokens'], weights = kept_array(path, make), net.weights
     out = data.with_x(**new)
     out.info = dict(data.info, weights=weights)
     return out
@@ -280,7 +279,6 @@ def load_set(p:dict) -> tuple[Prepared, str, tuple, object]:
     model, mods = model_of(p, reader)
     if model == 'annotation':
         data = annotations(reader.root, part=p['part'], classes=int(p['classes']) or 4, sheet=p['sheet'] or None, strict=p['strict'])
-        data.info.setdefault('fingerprint', fingerprint(settings=dict(features=data.x['features'].tolist())))
         return data, model, mods, reader
     _, s = preset_of(p, reader.provenance)
     data = prepare(reader, prepare_settings(p, reader, mods, s), strict=p['strict'])
@@ -304,6 +302,7 @@ class Result:
     run: dict            # code, versions, device
     out: Path
     seconds: float
+    notes: list = field(default_factory=list)   # what a reader must know: damaged files made anew, folds of other versions
 
     @property
     def main(self) -> Block: return self.blocks[0]
@@ -343,7 +342,8 @@ def write_result(r:Result):
     for name, fig in r.figures().items(): report.save_figure(fig, r.out/f'{name}.png'); plt.close(fig)
     blocks = {b.protocol: block_summary(b, r.data) for b in r.blocks}
     extra = dict(protocol=r.main.protocol, title=report.title(r.name, r.data.provenance), setting={k: v for k, v in r.setting.items() if k != 'reductions'},
-                 reductions=r.setting['reductions'].to_dict('records'), fingerprint=r.data.info.get('fingerprint'), run=r.run, protocols=blocks)
+                 reductions=r.setting['reductions'].to_dict('records'), fingerprint=r.data.info.get('fingerprint'), account=r.data.info.get('account', {}),
+                 notes=r.notes, run=r.run, protocols=blocks)
     one = dict(blocks[r.main.protocol]); del one['folds']
     write_json(r.out/'summary.json', report.summary(r.data.classes, r.data.provenance, r.parameters, r.seconds, one=one, extra=extra))
 
@@ -355,6 +355,7 @@ def show_setting(r:Result):
              f"Model {s['model']}" + (f" on {', '.join(s['modalities'])}" if s['modalities'] else '') + (f"; {s['epochs']} epochs, seeds {', '.join(map(str, s['seeds']))}" if s['model'] in ('latent_emotion', 'psnet') else '') + f"; backbone weights: {s['weights']}; face detector: {s['detector']}.",
              f"Reading: {s['read']} rows or windows repaired or left out. Preparing: {s['audit']} defects met, {s['left_out']} recordings left out. The reader's audit lists each with what is done about it."]
     show_text('\n\n'.join(lines))
+    if account := r.data.info.get('account'): report.show_table(report.account_table(account, r.data.provenance, told_names(r.data.info.get('defects', []))))
     if len(s['reductions']): report.show_table(titled(s['reductions'], report.title(f"preset '{s['preset']}' shrinks the full setting; every subject of this set is kept", r.data.provenance)))
 
 def show_text(text:str):
@@ -363,10 +364,6 @@ def show_text(text:str):
         from IPython.display import Markdown, display
         display(Markdown(text))
     else: print(text)
-
-def titled(df:pd.DataFrame, text:str) -> pd.DataFrame:
-    df = df.copy(); df.attrs['title'] = text
-    return df
 
 def show_tables(r:Result):
     "Each protocol's results, then its paired differences."
@@ -386,15 +383,14 @@ def show_figures(r:Result, *names):
 
 def show_provenance(r:Result):
     "Where the numbers come from: data, code, versions, device."
-    rows = dict(provenance=r.data.provenance, data=r.data.info.get('fingerprint'), code=r.run['git'] or 'not a checkout', device=r.run['device'], time=r.run['time'], seconds=round(r.seconds, 1), **{f'version of {k}': v for k, v in r.run['versions'].items()})
-    report.show_table(titled(pd.DataFrame([dict(what=k, value=str(v)) for k, v in rows.items()]), report.title('Provenance of this run', r.data.provenance)))
+    report.show_table(report.provenance_table(r.data.provenance, r.data.info.get('fingerprint'), r.run, r.seconds, r.notes))
 
 # %% ../../nbs/55_experiment.ipynb #cell-027
 def run(given:dict) -> Result:
     "Run an experiment from its parameters. Raises `EmonbError` with one sentence; whatever was finished stays in `out`."
     p, start = check_parameters(given), time.perf_counter()
     device, out = device_of(p['device']), resolve(p['out'])
-    with run_lock(out):
+    with run_lock(out), noted() as notes:
         store = Store(out)
         data, model, mods, reader = load_set(p)
         preset, s = preset_of(p, reader.provenance)
@@ -405,6 +401,6 @@ def run(given:dict) -> Result:
                   for k, protocol in enumerate(protocols_of(p, data))]      # what auto adds runs with the first seed
         setting = dict(preset=preset, model=model, modalities=mods, weights=data.info.get('weights', 'none'), detector=data.info.get('detector') if mods != ('physio',) and mods else 'none',
                        reductions=reductions(p, preset, s), read=len(getattr(reader, 'defects', [])), audit=len(data.info.get('defects', [])), left_out=data.info.get('left_out', 0), **{k: s[k] for k in ('epochs', 'seeds', 'batch', 'lr', 'dim')})
-        result = Result(p, data, blocks, setting, provenance_of_run(device), out, time.perf_counter() - start)
+        result = Result(p, data, blocks, setting, provenance_of_run(device), out, time.perf_counter() - start, notes + mixture(store))
         write_result(result)
     return result

@@ -12,7 +12,7 @@ __all__ = ['MEASURES', 'PARAMETERS', 'APPLY', 'landmark_transform', 'crop_face',
 # %% ../../nbs/57_pretrain_face.ipynb #cell-002
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -25,8 +25,10 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, check_table, dataset_root, device_of, fingerprint, fold_seed, notebook_values, progress, provenance_of_run, resolve, run_lock, seed_everything, write_bytes, write_json
+from ..code_key import code_key
+from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, check_table, dataset_root, device_of, fingerprint, fold_seed, kept_file, noted, notebook_values, progress, provenance_of_run, resolve, run_lock, seed_everything, write_bytes, write_json
 from ..data.afew_va import LIMIT, RATINGS, AfewVa, AfewVaTwin, eye_centres, simulated_afew_va_root
+from ..data.people import told_names
 from ..data.recordings import provenance_of
 from ..models.face_net import AffectCNN, affect_loss, load_cnn
 from ..signals.faces import Face, face_pose, pose_transform, warp_color
@@ -53,29 +55,26 @@ class Crops:
     provenance: str        # 'real' or 'simulated'
     fingerprint: str       # of pictures, annotations and settings
     defects: list          # file, row, defect, action
+    account: dict = field(default_factory=dict)    # what the files hold and what became of it (chapter 10b)
 
     @property
     def groups(self) -> np.ndarray: return self.meta.group.to_numpy()
 
 def face_crops(data:AfewVa, size:int=64, aspect:float=1., strict:bool=False) -> Crops:
     "The crops of a set, kept in the cache. SetError when no picture can be read; with `strict` DataError at the first that cannot."
-    key = fingerprint(settings=dict(data=data.fingerprint(), size=size, aspect=aspect, version=1))
-    path = cache_dir()/'faces'/f'afew_va-{key}.npy'
-    kept_rows = path.with_suffix('.json')
-    if path.exists() and kept_rows.exists(): x, note = np.load(path, mmap_mode='r'), json.loads(kept_rows.read_text())
-    else:
+    key = fingerprint(settings=dict(data=data.fingerprint(), size=size, aspect=aspect, code=code_key(crop_face, AfewVa)))
+    def make(tmp):
         x, keep, lost = np.empty((len(data), 3, size, size), np.uint8), [], []
         for i in progress(range(len(data)), 'cropping faces'):
             try: x[len(keep)] = crop_face(data.picture(i), data.landmarks[i], size, aspect).transpose(2, 0, 1)
             except DataError as e: lost.append(str(e).replace(str(data.root), '<root>')); continue
             keep.append(i)
-        x, note = x[:len(keep)], dict(rows=keep, lost=lost)
-        with atomic_path(path) as tmp, open(tmp, 'wb') as file: np.save(file, x)
-        write_json(kept_rows, note)
-    lost = [e.replace('<root>', str(data.root)) for e in note['lost']]          # the same files may lie elsewhere next time
-    if not note['rows']: raise SetError(lost[0]) from None
+        with open(tmp, 'wb') as file: np.savez(file, x=x[:len(keep)], rows=np.array(keep, int), lost=np.array(lost, str))
+    with np.load(kept_file(cache_dir()/'faces'/f'afew_va-{key}.npz', make)) as kept: x, rows, lost = kept['x'], kept['rows'], kept['lost'].tolist()
+    lost = [e.replace('<root>', str(data.root)) for e in lost]          # the same files may lie elsewhere next time
+    if not len(rows): raise SetError(lost[0]) from None
     if strict and lost: raise DataError(lost[0]) from None
-    meta = data.meta.iloc[note['rows']].reset_index(drop=True)
+    meta = data.meta.iloc[rows].reset_index(drop=True)
     defects = data.defects + [dict(file=s.split(' (', 1)[0], row=s.split('(', 1)[1].split(')')[0], defect=s.split(': ', 1)[1].split(';')[0], action='frame left out') for s in lost]
     return Crops(x, (meta[list(RATINGS)].to_numpy()/LIMIT).astype(np.float32), meta, data.provenance, key, defects)
 
@@ -278,6 +277,7 @@ class Pretrained:
     weights: Path
     run: dict
     seconds: float = 0.
+    notes: list = field(default_factory=list)
 
     def table(self) -> pd.DataFrame:
         "One row a method: CCC and RMSE of valence and arousal with intervals."
@@ -293,7 +293,7 @@ def run(given:dict) -> Pretrained:
     "Pretrain the face CNN from the parameters of a notebook. Raises `EmonbError` with one sentence."
     p, start = check_parameters(given), time.perf_counter()
     device, out = device_of(p['device']), resolve(p['out'])
-    with run_lock(out):
+    with run_lock(out), noted() as notes:
         (out/'summary.json').unlink(missing_ok=True)
         data = open_set(p)
         p['epochs'] = p['epochs'] or (15 if data.provenance == 'simulated' else 30)
@@ -308,7 +308,7 @@ def run(given:dict) -> Pretrained:
         apart = pd.DataFrame([dict(comparison=f"face CNN − {e['name']}", rating=k, **d) for e in entries[1:3] for k, d in difference(y, entries[0]['prediction'], e['prediction'], who).items()])
         note = dict(fingerprint=faces.fingerprint, faces=len(train), epochs=p['epochs'], batch=p['batch'], lr=p['lr'], seed=p['seed'], held_out=entries[0]['scores'])
         weights = save_weights(net.cpu(), out, faces.provenance, note)
-        result = Pretrained(p, faces, test, entries, apart, losses, weights, provenance_of_run(device), time.perf_counter() - start)
+        result = Pretrained(p, faces, test, entries, apart, losses, weights, provenance_of_run(device), time.perf_counter() - start, notes)
         write_run(result, out)
     return result
 
@@ -343,7 +343,7 @@ def write_run(r:Pretrained, out:Path):
     lost = sum(d['action'].endswith('left out') for d in r.faces.defects)
     write_json(out/'summary.json', report.plain(dict(title=report.title('face CNN, valence and arousal', provenance), metrics=r.entries[0]['scores'], floors=kinds['floor'], baselines=kinds['baseline'], oracle=kinds['oracle'],
         differences=r.differences.to_dict('records'), n=int(r.test.sum()), n_train=int((~r.test).sum()), n_groups=len(np.unique(r.faces.groups[r.test])), provenance=provenance, parameters=r.parameters, seconds=round(r.seconds, 2),
-        weights=r.weights.name, fingerprint=r.faces.fingerprint, left_out=lost, losses=r.losses, run=r.run)))
+        weights=r.weights.name, fingerprint=r.faces.fingerprint, left_out=lost, losses=r.losses, account=r.faces.account, notes=r.notes, run=r.run)))
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-036
 def show_setting(r:Pretrained):
@@ -354,6 +354,7 @@ def show_setting(r:Pretrained):
                 tested_on=f"{t.sum()} faces, {m['clip'][t].nunique()} clips, {m.group[t].nunique()} actors or single clips, none of them in training", left_out=f'{len(lost)} frames or clips' + (f" (first: {lost[0]['defect']})" if lost else ''),
                 epochs=r.parameters['epochs'], weights_file=r.weights.name)
     report.show_table(titled(pd.DataFrame([dict(what=k.replace('_', ' '), value=str(v)) for k, v in rows.items()]), 'what was run', r.faces.provenance))
+    if r.faces.account: report.show_table(report.account_table(r.faces.account, r.faces.provenance, told_names(r.faces.defects)))
 
 def show_tables(r:Pretrained):
     "The results, and the differences in CCC to what stands beside the model."
@@ -367,5 +368,4 @@ def show_figures(r:Pretrained):
 
 def show_provenance(r:Pretrained):
     "Where the numbers come from."
-    rows = dict(provenance=r.faces.provenance, data=r.faces.fingerprint, code=r.run['git'] or 'not a checkout', device=r.run['device'], time=r.run['time'], seconds=round(r.seconds, 1), **{f'version of {k}': v for k, v in r.run['versions'].items()})
-    report.show_table(titled(pd.DataFrame([dict(what=k, value=str(v)) for k, v in rows.items()]), 'provenance of this run', r.faces.provenance))
+    report.show_table(report.provenance_table(r.faces.provenance, r.faces.fingerprint, r.run, r.seconds, r.notes))

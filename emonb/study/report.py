@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROVENANCE', 'KINDS', 'title', 'entry', 'number', 'interval', 'results_table', 'markdown_table', 'show_table',
            'save_figure', 'show_figure', 'plot_confusion', 'plot_per_subject', 'plot_intervals', 'plain', 'block',
-           'summary', 'published_part_a', 'published_deap']
+           'summary', 'titled', 'account_table', 'provenance_table', 'published_part_a', 'published_deap']
 
 # %% ../../nbs/54_report.ipynb #cell-002
 import io
@@ -19,6 +19,7 @@ from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from ..core import EmonbError, in_notebook, one_of, write_bytes
+from ..data.people import account_rows
 from .metrics import METRICS, bootstrap, confusion, per_subject
 
 # %% ../../nbs/54_report.ipynb #cell-005
@@ -194,6 +195,25 @@ def summary(classes, provenance:str, parameters:dict, seconds:float,
     out = dict(one or {'protocols': protocols}, classes=list(classes), provenance=provenance, parameters=parameters, seconds=round(float(seconds), 2))
     if both := set(out) & set(extra or {}): raise EmonbError(f'extra may not replace {sorted(both)[0]}; give it another name')
     return plain({**out, **(extra or {})})
+
+# %% ../../nbs/54_report.ipynb #cell-042
+def titled(df:pd.DataFrame, text:str) -> pd.DataFrame:
+    "The same table under a title."
+    df = df.copy()
+    df.attrs['title'] = text
+    return df
+
+def account_table(account:dict, provenance:str, names=()) -> pd.DataFrame:
+    "The account of a set as a table, and a line for every person whose name was met in several spellings or nearly twice."
+    rows = account_rows(account) + [dict(unit='name', found='', used='', left_out='', why=f"{d['defect']}: {d['action']}") for d in names]
+    return titled(pd.DataFrame(rows).rename(columns=dict(left_out='left out')), title('What the files hold, and what became of it', provenance))
+
+def provenance_table(provenance:str, data:str|None, run:dict, seconds:float, notes=()) -> pd.DataFrame:
+    "Data, code, device, versions and notes of a run, one a line; `run` is `core.provenance_of_run`'s."
+    rows = dict(provenance=provenance, data=data, code=run['git'] or 'not a checkout', device=run['device'], time=run['time'],
+                seconds=round(seconds, 1), **{f'version of {k}': v for k, v in run['versions'].items()})
+    lines = [dict(what=k, value=str(v)) for k, v in rows.items()] + [dict(what='note', value=n) for n in notes]
+    return titled(pd.DataFrame(lines), title('Provenance of this run', provenance))
 
 # %% ../../nbs/54_report.ipynb #cell-033
 _LIONG = 'as tabulated by Liong et al., Neurocomputing 566, 2024'
