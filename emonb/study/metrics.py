@@ -209,6 +209,15 @@ def _from_columns(table, y, split):
     train, test = _encoded(rows[list(table)], table.iloc[split.test], n)
     return LogisticRegression(max_iter=1000).fit(train, label, sample_weight=weight).predict(test)
 
+def _categories(table):
+    "The same table with every number that comes again as a word."
+    again = [c for c in table if table[c].dtype.kind in 'fiu' and 2*table[c].nunique() <= len(table)]
+    return table.astype({c: str for c in again})
+
+def _tested_uar(y, yhat, num_classes) -> float:
+    at = yhat >= 0
+    return scores(y[at], yhat[at], num_classes)['UAR'] if at.any() else 0.
+
 def _from_clock(start_s, y, split, seed, trees):
     "Random forest on the time of a window alone."
     forest = RandomForestClassifier(trees, random_state=fold_seed(seed, split.name), max_samples=min(len(split.train), 5000))
@@ -226,18 +235,22 @@ def floors(meta, y, splits, num_classes:int, seed:int=0,
                           for c in columns if c in meta and meta[c].nunique(dropna=False) > 1}, index=range(len(meta)))
     if table.isna().any(axis=None): raise DataError(f'meta: column {table.columns[table.isna().any()][0]} has missing values; fill them in or leave it out of columns')
     subject = meta['subject'].astype(str).to_numpy() if 'subject' in meta else None
-    out = {k: np.full(len(y), -1, np.int64) for k in ('majority', 'metadata', 'stimulus', 'clock')}
+    readings = [table] + [c for c in [_categories(table)] if not c.equals(table)]
+    out = {k: np.full(len(y), -1, np.int64) for k in ('majority', 'stimulus', 'clock')}
+    metadata = [np.full(len(y), -1, np.int64) for _ in readings]
     out['stratified'] = np.full((draws, len(y)), -1, np.int64)
     for s in splits:
         count = np.bincount(y[s.train], minlength=num_classes)
         out['majority'][s.test] = count.argmax()
         out['stratified'][:, s.test] = np.random.default_rng(fold_seed(seed, 'stratified', s.name)).choice(num_classes, (draws, len(s.test)), p=count/count.sum())
         shared = subject is not None and len(np.intersect1d(subject[s.train], subject[s.test])) and len(np.unique(subject[s.train])) > 1
-        known = table.assign(subject=subject) if shared else table
         if 'stimulus' in table: out['stimulus'][s.test] = _from_columns(table[['stimulus']], y, s)
-        if list(known) == ['stimulus']: out['metadata'][s.test] = out['stimulus'][s.test]
-        elif known.shape[1]: out['metadata'][s.test] = _from_columns(known, y, s)
+        for reading, found in zip(readings, metadata):
+            known = reading.assign(subject=subject) if shared else reading
+            if list(known) == ['stimulus']: found[s.test] = out['stimulus'][s.test]
+            elif known.shape[1]: found[s.test] = _from_columns(known, y, s)
         if 'start_s' in table: out['clock'][s.test] = _from_clock(table['start_s'].to_numpy(float), y, s, seed, trees)
+    out['metadata'] = max(metadata, key=lambda yhat: _tested_uar(y, yhat, num_classes))
     return {k: v if (v >= 0).any() else None for k, v in out.items()}
 
 # %% ../../nbs/51_metrics.ipynb #cell-047
