@@ -16,6 +16,7 @@ from sklearn.model_selection import KFold, StratifiedGroupKFold
 from sklearn.neighbors import NearestNeighbors
 
 from ..core import DataError, EmonbError, fold_seed, one_of
+from ..data.people import same_people
 
 # %% ../../nbs/50_splits.ipynb #cell-005
 @dataclass(frozen=True, eq=False)
@@ -55,11 +56,18 @@ def _labels(meta, y=None):
     if len(present) == 1: raise DataError(f'a single class ({present[0]}) is left in {len(y)} rows after filtering; keep rows of at least two classes')
     return y.astype(np.int64)
 
+def _people(col) -> np.ndarray:
+    "(N,) names as strings, all spellings of one person as the first of them (chapter 10b)."
+    col = col.astype(str)
+    met = col.unique()
+    return col.map(dict(zip(met, same_people(met)))).to_numpy()
+
 def _column(meta, name, protocol):
     "One column without gaps: numbers for times, strings for the rest."
     if name not in meta: raise DataError(f"meta has no column {name!r}, which protocol {protocol!r} needs; it has {', '.join(map(str, meta.columns))}")
     col = meta[name]
     if col.isna().any(): raise DataError(f'meta row {int(np.flatnonzero(col.isna())[0])}: {name} is missing; fill it in or leave the row out')
+    if name == 'subject': return _people(col)
     return col.to_numpy(float) if name in ('start_s', 'length_s') else col.astype(str).to_numpy()
 
 def trial_key(meta) -> np.ndarray:
@@ -239,7 +247,7 @@ def _structure(meta, y, s):
     if n := len(np.intersect1d(s.train, s.test)): out.append(('shared rows', f'{n} rows in both parts', 'error'))
     if len(have := np.unique(y[s.train])) < 2: out.append(('single-class training part', f'only class {have[0]}', 'error'))
     elif len(lack := np.setdiff1d(y[s.test], have)): out.append(('class never trained on', f"class {', '.join(map(str, lack))} is tested", 'warning'))
-    keys = {c: meta[c].astype(str).to_numpy() for c in ('subject', 'stimulus') if c in meta and meta[c].nunique() > 1}
+    keys = {c: _column(meta, c, s.protocol) for c in ('subject', 'stimulus') if c in meta and meta[c].nunique() > 1}
     if {'subject', 'trial'} <= set(meta): keys['trial'] = trial_key(meta)
     for c, key in keys.items():
         both = np.intersect1d(key[s.train], key[s.test])
