@@ -69,7 +69,7 @@ def read_rows(path,                                  # a text file of rows
               sep:str|None=',',                      # None: the comma, semicolon or tab that is most frequent in row 1
               encodings=('utf-8-sig', 'latin-1')     # tried in this order
              ) -> list[list[str]]:
-    "Rows of a text file as lists of cells, an empty row as []. Quotes count except between tabs. `DataError` if it is none."
+    "Rows of a text file as lists of cells, an empty one as []. Quotes count except between tabs. `DataError` if unreadable."
     text = read_text(path, encodings)
     sep = sep or max(',;\t', key=text.partition('\n')[0].count)
     quoting = csv.QUOTE_NONE if sep == '\t' else csv.QUOTE_MINIMAL
@@ -109,4 +109,5 @@ def read_numbers(path,            # a text of numbers in columns
             warnings.simplefilter('ignore')          # an empty file: its shape says so
             return np.loadtxt(f, delimiter=sep, skiprows=skip, comments=None, ndmin=2)
     except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror})') from e
-    except ValueError: return _cell_by_cell(path, sep, skip)
+    except ValueError: pass
+    return _cell_by_cell(path, sep, skip)
