@@ -1,11 +1,15 @@
 "The reader of Stress-Predict on whole, published and damaged trees."
-import shutil
+import shutil, subprocess, sys
 import numpy as np, pandas as pd, pytest
 from emonb.core import DataError, EmonbError, SetError, real_material
 from emonb.data import stress_predict as SP
+from emonb.data.people import UNEXPLAINED
 from emonb.data.recordings import check_reader
+from emonb.signals.prepare import PrepareSettings, prepare
+from emonb.study.splits import make_splits
 
 T0 = 1_600_000_000
+KILLER = '1e2147483648'      # one cell that ends the process where pandas parses it
 
 def write(path, start, rate, x): path.parent.mkdir(parents=True, exist_ok=True); path.write_text('\n'.join([f'{start:.2f}', f'{rate:.6f}', *map(str, x)]) + '\n')
 
@@ -81,17 +85,113 @@ def test_other_task_orders_are_not_named_as_designed(tmp_path):
     (lambda r: (r/SP.LABELS).write_text('Participant,Time(sec)\n2,3\n'), SetError, "column 'Label' is missing"),
     (lambda r: lines(r/SP.LABELS, lambda l: l.__setitem__(7, '2,70,12,x,0')), DataError, "row 8: Time.sec. is 'x'"),
     (lambda r: lines(r/SP.LABELS, lambda l: l.__setitem__(7, l[7][:-1] + '3')), DataError, "row 8: Label is '3'"),
-    (lambda r: lines(r/SP.LABELS, lambda l: l.__setitem__(7, l[6])), DataError, 'row 8: time does not increase within S02'),
+    (lambda r: lines(r/SP.LABELS, lambda l: l.__setitem__(7, l[6])), DataError, 'row 8: time does not increase within S02')])
+def test_a_wrong_set_stops_at_once(root, damage, kind, sentence):
+    damage(root)
+    with pytest.raises(kind, match=sentence) as e: SP.StressPredict(root, window_s=30.)
+    assert '\n' not in str(e.value) and ';' in str(e.value)
+
+ONE_PERSON = [
     (lambda r: shutil.rmtree(r/'S03'), SetError, 'S03: no such folder'),
     (lambda r: (r/'S03/HR.csv').unlink(), DataError, 'S03/HR.csv: no such file'),
     (lambda r: (r/'S03/EDA.csv').write_text(''), DataError, 'S03/EDA.csv, row 1'),
     (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__delitem__(slice(0, 2))), DataError, 'S03/EDA.csv, row 1: .*header is missing'),
     (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__setitem__(1, '8.0')), DataError, "S03/EDA.csv, row 2: sampling rate '8.0' where 4 Hz"),
-    (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__setitem__(0, f'{T0 + 5000}')), DataError, 'S03: the four files begin 5000 s apart')])
-def test_a_wrong_set_stops_at_once(root, damage, kind, sentence):
+    (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__setitem__(0, f'{T0 + 5000}')), DataError, 'S03: the four files begin 5000 s apart'),
+    (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__setitem__(0, 'inf')), DataError, "S03/EDA.csv, row 1: 'inf' is not a start time"),
+    (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__setitem__(0, KILLER)), DataError, 'S03/EDA.csv, row 1: .* is not a start time'),
+    (lambda r: lines(r/'S03/HR.csv', lambda l: l.__setitem__(1, KILLER)), DataError, 'S03/HR.csv, row 2: sampling rate')]
+
+@pytest.mark.parametrize('damage, kind, sentence', ONE_PERSON)
+def test_strict_stops_at_one_persons_files(root, damage, kind, sentence):
     damage(root)
-    with pytest.raises(kind, match=sentence) as e: SP.StressPredict(root, window_s=30.)
+    with pytest.raises(kind, match=sentence) as e: SP.StressPredict(root, window_s=30., strict=True)
     assert '\n' not in str(e.value) and ';' in str(e.value)
+
+def account(d):
+    "The reader's account; every unit must add up, with nothing unexplained."
+    a = d.ledger.close(**d.units(d.meta))
+    for unit, v in a.items(): assert v['found'] == v['used'] + sum(v['left_out'].values()) and UNEXPLAINED not in v['left_out'], unit
+    return a
+
+@pytest.mark.parametrize('damage, kind, sentence', ONE_PERSON)
+def test_one_persons_files_cost_one_person_and_are_counted(root, damage, kind, sentence):
+    whole = account(SP.StressPredict(root, window_s=30.))
+    damage(root)
+    d = SP.StressPredict(root, window_s=30.)
+    a = account(d)
+    assert set(d.meta.subject) == {'S02', 'S04'} and sum(a['person']['left_out'].values()) == 1
+    assert a['person']['found'] == 3 and a['trial']['found'] == whole['trial']['found'] == 21 and a['window']['found'] == whole['window']['found']
+    assert len(d.defects) > 0 and (d.audit().action == 'subject left out').sum() == 1
+    check_reader(d)
+
+@pytest.mark.parametrize('by', [3600, -3600, 400, -400])
+def test_a_clock_that_is_off_is_counted(root, by):
+    "The windows that the labels promise are found, whether the recording lies before or after them."
+    whole = account(SP.StressPredict(root, window_s=30.))
+    for k in SP.RATES: lines(root/'S03'/f'{k}.csv', lambda l: l.__setitem__(0, str(float(l[0]) + by)))
+    d = SP.StressPredict(root, window_s=30.)
+    a = account(d)
+    gone = abs(by) == 3600
+    assert ('S03' in set(d.meta.subject)) != gone and a['person']['left_out'] == ({'not recorded': 1} if gone else {})
+    assert a['person']['found'] == 3 and a['trial'] == whole['trial'] or a['trial']['left_out']['not recorded'] >= 5
+    assert abs(a['window']['found'] - whole['window']['found']) <= 1 and a['window']['left_out']['not recorded'] >= 5
+    told = d.audit()
+    assert told.defect.str.match('S03: .* windows: (signals begin after it|.* ends before it)').any()
+    assert (told.action == 'subject left out').sum() == gone
+
+def test_people_are_counted_before_any_choice(root):
+    shutil.copytree(root/'S02', root/'S01')
+    a = account(SP.StressPredict(root, window_s=30., subjects=['S03']))
+    assert a['person'] == dict(found=4, used=1, left_out={'no labels': 1, 'not chosen': 2})
+    assert a['trial']['left_out']['not chosen'] == 14
+
+def test_one_person_spelled_twice_is_one_person(root):
+    (root/'S03').rename(root/'s03')
+    d = SP.StressPredict(root, window_s=30.)
+    assert sorted(set(d.meta.subject)) == ['S02', 'S03', 'S04'] and d[len(d) - 1].signals is not None
+    assert account(d)['person'] == dict(found=3, used=3, left_out={})
+    assert d.audit().defect.str.contains("one person spelled 'S03', 's03'").any()
+    assert len(make_splits(d.meta, 'loso')) == 3
+    shutil.copytree(root/'S02', root/'Raw_data'/'s02')
+    assert SP.StressPredict(root, window_s=30.).audit().defect.eq('a second folder of the subject').any()
+
+def test_nothing_left_names_the_first_files(root):
+    for s in ('S02', 'S03', 'S04'): (root/s/'HR.csv').unlink()
+    with pytest.raises(SetError, match='no window of 60 s can be used .*S02/HR.csv: no such file.*S03/HR.csv'): SP.StressPredict(root)
+
+def test_the_sum_after_preparing(root, tmp_path):
+    lines(root/'S03/BVP.csv', lambda l: l.__setitem__(99, KILLER))
+    (root/'S04'/'EDA.csv').unlink()
+    settings = PrepareSettings(modalities=('physio',), signals=('EDA', 'BVP'), rate=64., window='clip')
+    for _ in range(2):        # prepared, and then read from its folder
+        data = prepare(SP.StressPredict(root, window_s=30.), settings, folder=tmp_path/'prepared')
+        a = data.info['account']
+        assert a['person']['used'] == 1 and len(a['person']['left_out']) == 2 and UNEXPLAINED not in a['person']['left_out']
+        for v in a.values(): assert v['found'] == v['used'] + sum(v['left_out'].values()) and UNEXPLAINED not in v['left_out']
+        assert a['window']['used'] == len(data) and a['trial']['found'] == 21
+
+RUN = """
+import sys
+from emonb.core import DataError
+from emonb.data.stress_predict import StressPredict
+try:
+    d = StressPredict(sys.argv[1], window_s=30.)
+    d.audit()
+    for i in range(len(d)): d[i]
+    print('read', d.meta.subject.nunique())
+except DataError as e: print('refused', e)
+"""
+
+@pytest.mark.parametrize('cell', [KILLER, '1e4294967297', '\u22125', '1,5', '1_000', '9'*400])
+@pytest.mark.parametrize('file, row', [(SP.LABELS, 7), ('S03/EDA.csv', 0), ('S03/EDA.csv', 1), ('S03/BVP.csv', 99), ('S03/tags_S03.csv', 0)])
+def test_a_number_that_is_none_never_ends_the_process(root, file, row, cell):
+    (root/'S03/tags_S03.csv').write_text(f'{T0 + 20}\n')
+    def damage(l): l[row] = ','.join([*l[row].split(',')[:3], cell, '0']) if ',' in l[row] else cell
+    lines(root/file, damage)
+    assert cell in (root/file).read_text()
+    r = subprocess.run([sys.executable, '-c', RUN, str(root)], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0 and (r.stdout.startswith('refused') or file.endswith('tags_S03.csv') or row < 2), r.stdout + r.stderr
 
 @pytest.mark.parametrize('cell', ['nan', 'inf', 'n/a', '', '1,5x'])
 def test_a_bad_value_is_found_when_its_subject_is_read(root, cell):

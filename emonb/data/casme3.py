@@ -6,16 +6,18 @@
 __all__ = ['FPS', 'RATE', 'FRAMES_AT', 'TEXTS_AT', 'EMOTIONS', 'POOLED', 'CLASS_MAPS', 'SPELLINGS', 'COLUMNS', 'MARKER_COLUMNS',
            'MARKER_VALUE', 'NEEDED', 'APPLY', 'NOTED', 'REPAIRED', 'NO_CLIP', 'OUT', 'LONG_S', 'MAX_S', 'META',
            'class_names', 'read_color', 'read_depth', 'read_signals', 'read_tables', 'find_sheet', 'parse_au',
-           'action_units', 'CasMe3', 'audit', 'annotations']
+           'action_units', 'units', 'CasMe3', 'audit', 'annotations']
 
 # %% ../../nbs/11_casme3.ipynb #cell-002
-import csv, functools, io, os, re, unicodedata, zipfile, zlib
+import functools, os, re, unicodedata, zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2, numpy as np, pandas as pd
 
 from ..core import DataError, SetError, dataset_root, fingerprint, one_of
+from .numbers import number, read_numbers, read_rows
+from .people import Ledger, name_defects, person_key, reason_of, same_people
 from .recordings import Prepared, Recording, Signals, provenance_of
 
 # %% ../../nbs/11_casme3.ipynb #cell-005
@@ -88,21 +90,19 @@ def _first_bad_row(path) -> str:
         if len(cells) != n: return f'row {k}: {len(cells)} columns where row {rows[0][0]} has {n}; repair or delete the row'
         for c, v in enumerate(cells):
             name = COLUMNS[c] if c < len(COLUMNS) else f'column {c+1}'
-            try: x = float(v) if v.strip() else np.nan
-            except ValueError: return f'row {k}: {v.strip()[:20]!r} in {name} is not a number; repair the row (a decimal comma must be a point)'
+            x = number(v)
+            if np.isnan(x) and v.strip().lower() not in ('', 'nan'): return f'row {k}: {v.strip()[:20]!r} in {name} is not a number; repair the row (a decimal comma must be a point)'
             if not np.isfinite(x) and c < len(COLUMNS): return f"row {k}: {'NaN' if np.isnan(x) else 'infinity'} in {name}; repair the recording or leave the subject out"
     return ''
 
 def _numbers(path) -> np.ndarray:
     "The rows of a physiology file, (S, C) float64; marker columns may be blank."
-    try: x = pd.read_csv(path, sep='\t', header=None, skiprows=1, dtype=np.float64, encoding='latin-1').to_numpy()
-    except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror}); see data/README.md for where it is expected') from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError): x = None
-    if x is not None:
-        while x.shape[1] and np.isnan(x[:, -1]).all(): x = x[:, :-1]       # a tab at the end of each row
+    if not os.access(path, os.R_OK): raise DataError(f"{path}: cannot be read ({'no permission' if Path(path).exists() else 'no such file'}); see data/README.md for where it is expected")
+    x = read_numbers(path)
+    while x.shape[1] and np.isnan(x[:, -1]).all(): x = x[:, :-1]       # a tab at the end of each row
     k = len(COLUMNS)
-    if x is None or len(x) < 2 or x.shape[1] <= k or not np.isfinite(x[:, :k]).all():
-        raise DataError(f"{path}, {_first_bad_row(path) or 'fewer than two samples or no marker column; export the recording again'}") from None
+    if len(x) < 2 or x.shape[1] <= k or not np.isfinite(x[:, :k]).all():
+        raise DataError(f"{path}, {_first_bad_row(path) or 'fewer than two samples or no marker column; export the recording again'}")
     return x
 
 # %% ../../nbs/11_casme3.ipynb #cell-016
@@ -141,12 +141,7 @@ APPLY = 'the annotation sheets are public (github.com/jingtingEmmaLi/CAS-ME-3), 
 
 def _read_csv(path) -> pd.DataFrame:
     "A csv as text, whatever its separator; column '#cells' counts the cells of a row, which tells an unquoted '4,5'."
-    data = path.read_bytes()
-    for encoding in ('utf-8-sig', 'gb18030', 'latin-1'):
-        try: text = data.decode(encoding); break
-        except UnicodeDecodeError: pass
-    head = text.partition('\n')[0]
-    head, *rows = list(csv.reader(io.StringIO(text), delimiter=max(',;\t', key=head.count))) or [[]]
+    head, *rows = read_rows(path, sep=None, encodings=('utf-8-sig', 'gb18030', 'latin-1')) or [[]]
     filled = [len(r) - next((k for k, v in enumerate(reversed(r)) if v.strip()), len(r)) for r in rows]
     t = pd.DataFrame([(r + [None]*len(head))[:len(head)] for r in rows], columns=head, dtype=object).replace('', None)
     return t.assign(**{'#cells': [n if n > len(head) else None for n in filled]})
@@ -154,16 +149,13 @@ def _read_csv(path) -> pd.DataFrame:
 def read_tables(path) -> dict[str, pd.DataFrame]:
     "Every table of an .xlsx, .xls or .csv, by sheet name ('' for a csv), headers trimmed and lower-case. `DataError` if the file is not one."
     path = Path(path)
-    try: tables = {'': _read_csv(path)} if path.suffix.lower() == '.csv' else pd.read_excel(path, sheet_name=None, dtype=object)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, csv.Error, AssertionError, *_xls_errors()) as e:
-        raise DataError(f'{path}: cannot be read as a table ({type(e).__name__}); open it in a spreadsheet program and save it again') from None
+    if path.suffix.lower() == '.csv': tables = {'': _read_csv(path)}
+    else:
+        try: tables = pd.read_excel(path, sheet_name=None, dtype=object)
+        except Exception as e:      # a damaged file raises whatever the library below happens to meet
+            raise DataError(f'{path}: cannot be read as a table ({type(e).__name__}); open it in a spreadsheet program and save it again') from e
     for t in tables.values(): t.columns = [_text(c).lower() for c in t.columns]
     return tables
-
-def _xls_errors():
-    "What xlrd raises; it is imported only where an old .xls is read."
-    import xlrd
-    return xlrd.XLRDError, xlrd.compdoc.CompDocError
 
 def _text(v) -> str:
     "A cell as trimmed text: full-width forms made plain, 12.0 written 12, empty for nothing."
@@ -254,11 +246,15 @@ def action_units(au,            # a Series (or list) of the `AU` column's cells
 NOTED, REPAIRED, NO_CLIP, OUT = range(4)
 LONG_S, MAX_S = 5., 30.     # a micro-expression lasts half a second: from here on it is noted, left out
 
+def _plain(v) -> str:
+    "A name's text without characters that have no shape, blanks collapsed."
+    return ' '.join(''.join(c for c in _text(v) if unicodedata.category(c) != 'Cf').split())
+
 def _subject(v) -> str:
     "One spelling for a subject: 'spNO215' and 'SPno.215' → 'spNO.215', 7 → '07', anything else as it stands."
-    t = _text(v)
+    t = _plain(v)
     if m := re.fullmatch(r'sp\s*no[\s._-]*0*(\d+)', t, re.I): return f'spNO.{m[1]}'
-    return f'{int(t):02d}' if re.fullmatch(r'\d+', t) else t
+    return f'{int(t):02d}' if re.fullmatch(r'\d{1,99}', t) else _text(v) if t else ''
 
 def _raw(v) -> str:
     "A cell as it stands, trimmed."
@@ -266,7 +262,7 @@ def _raw(v) -> str:
 
 def _number(v) -> int:
     "A frame number, or −1 for what is none."
-    return int(float(t)) if re.fullmatch(r'\d{1,8}(\.0+)?', t := _text(v)) else -1
+    return int(number(t)) if re.fullmatch(r'[0-9]{1,8}(\.0{1,9})?', t := _text(v)) else -1
 
 def _faults(r, part:str, max_s:float):
     "What is wrong with a row: (level, defect, action) each."
@@ -293,8 +289,8 @@ def _faults(r, part:str, max_s:float):
             yield REPAIRED, 'apex missing' if r.apex < 0 else 'apex before onset' if r.apex < r.onset else 'apex after offset', 'apex unknown (-1)'
 
 # %% ../../nbs/11_casme3.ipynb #cell-036
-def _read_rows(path, sheet, table, part, root, max_s) -> tuple[pd.DataFrame, list]:
-    "The rows of a sheet in the contract's columns with their level, and the defects found."
+def _read_rows(path, sheet, table, part, root, max_s) -> tuple[pd.DataFrame, list, Ledger]:
+    "The rows of a sheet in the contract's columns with their level, the defects found, and the ledger of persons and rows."
     t = table.dropna(how='all')
     get = lambda c, f=_text: [f(v) for v in t[c]] if c in t else [f(None)]*len(t)
     rows = pd.DataFrame(dict(row=list(t.index + 2), subject=get('subject' if part == 'A' else 'sub', _subject), letter=get('filename') if part == 'A' else 'a',
@@ -305,7 +301,9 @@ def _read_rows(path, sheet, table, part, root, max_s) -> tuple[pd.DataFrame, lis
     rows['stimulus'] = rows.letter.str.lower().where(rows.letter != '', 'unknown')
     rows['said'] = rows.emotion.str.lower().map(lambda e: SPELLINGS.get(e, e))
     file = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
-    defects, level, seen = [], [], {}
+    defects, level, why, seen, ledger = [d | dict(level=NOTED) for d in name_defects(filter(None, rows.subject), file)], [], [], {}, Ledger()
+    rows['subject'] = same_people(rows.subject)
+    for unit, names in units(rows).items(): ledger.met(unit, names)
     for _, r in rows.iterrows():
         found = list(_faults(r, part, max_s))
         key = (r.subject, r.stimulus, r.onset)
@@ -314,8 +312,19 @@ def _read_rows(path, sheet, table, part, root, max_s) -> tuple[pd.DataFrame, lis
         who = ', '.join([r.subject or '(empty)', *([r.letter or '(empty)'] if part == 'A' else []), r.onset_text or '(empty)'])
         defects += [dict(file=file, row=f'{who} (row {r.row})', defect=d, action=a, level=l) for l, d, a in found]
         level.append(max((f[0] for f in found), default=NOTED))
-    rows['level'] = level
-    return _timed(rows), defects
+        why.append(next((reason_of(re.sub(r'row \d+', 'another row', d)) for l, d, _ in found if l == level[-1]), ''))
+    rows['level'], rows['why'] = level, why
+    _leave(ledger, rows[rows.level == OUT], rows.why[rows.level == OUT])
+    return _timed(rows), defects, ledger
+
+def units(meta:pd.DataFrame) -> dict:
+    "What rows are called in the ledger: persons, and trials by their row of the sheet."
+    return dict(person=[s for s in meta.subject if s], trial=[f'row {r}' for r in meta.row])
+
+def _leave(ledger, rows, reasons):
+    "Write rows, and their persons should nothing of them be left, into the ledger as left out."
+    for i, why in zip(range(len(rows)), reasons):
+        for unit, names in units(rows.iloc[[i]]).items(): ledger.left_out(unit, names, why)
 
 def _timed(rows) -> pd.DataFrame:
     "Place in the session and names of the trials, for the rows that can be used."
@@ -338,15 +347,22 @@ def _open(root, part, classes, sheet, max_s=MAX_S):
     root, asked = dataset_root('casme3', root)
     if not root.is_dir(): raise DataError(f'{root}: CAS(ME)³ is not there; {APPLY}, then put it there or give -p root') from None
     path, sheet_name, table, passed = find_sheet(root, part, sheet)
-    rows, defects = _read_rows(path, sheet_name, table, part, root, max_s)
+    rows, defects, ledger = _read_rows(path, sheet_name, table, part, root, max_s)
     defects = [dict(file=str(p.relative_to(root)), row='', defect=f'an older sheet of the same form as {path.name}', action='passed over', level=NOTED) for p, _, _ in passed] + defects
     pooled = sorted(set(rows.emotion) - set(EMOTIONS))
     if classes == 7 and pooled: raise DataError(f"{path}: Part {part}'s emotions are already pooled ({', '.join(pooled)}), so there are no 7 classes; use classes=4 or 3") from None
     subjects = sorted(set(rows.subject))
     rows['label'] = rows.emotion.map(CLASS_MAPS[classes]).map({c: k for k, c in enumerate(names)})
+    other = rows[rows.label.isna()]
+    _leave(ledger, other, [f'{e} is not among the {classes} classes' for e in other.emotion])
     rows = rows[rows.label.notna()].astype(dict(label=int)).reset_index(drop=True)
-    if rows.label.nunique() < 2: raise DataError(f"{path}: {'no row' if not len(rows) else f'a single class ({names[rows.label[0]]})'} is left of {len(table)} in {classes} classes; check the emotion column") from None
-    return SimpleNamespace(root=root, path=path, sheet=sheet_name, subjects=subjects, rows=rows, defects=defects, names=names)
+    if rows.label.nunique() < 2: raise DataError(f"{path}: {'no row' if not len(rows) else f'a single class ({names[rows.label[0]]})'} is left of {len(table)} in {classes} classes{_first(defects)}; check the emotion column")
+    return SimpleNamespace(root=root, path=path, sheet=sheet_name, subjects=subjects, rows=rows, defects=defects, names=names, ledger=ledger)
+
+def _first(defects) -> str:
+    "The first things that cost a clip, for the sentence of a set of which nothing is left."
+    lost = [f"{d['row']}: {d['defect']}" for d in defects if d['level'] >= NO_CLIP]
+    return f" ({', '.join(lost[:3])}{' …' if len(lost) > 3 else ''})" if lost else ''
 
 # %% ../../nbs/11_casme3.ipynb #cell-042
 def _kids(folder) -> dict:
@@ -385,8 +401,8 @@ def _streams(folder) -> tuple[dict, list]:
 # %% ../../nbs/11_casme3.ipynb #cell-044
 def _key(name) -> str:
     "What a subject's name and its folder's or file's have in common: the number, if there is one after nothing, 'spNO' or 'sub'."
-    m = re.fullmatch(r'(?:sp\s*no|sub(?:ject)?)?[\s._-]*0*(\d+)', _text(name), re.I)
-    return m[1] if m else _text(name).lower()
+    m = re.fullmatch(r'(?:sp\s*no|sub(?:ject)?)?[\s._-]*0*(\d+)', _plain(name), re.I)
+    return m[1] if m else person_key(name)
 
 def _texts(top, root, subjects) -> dict:
     "Physiology files by subject: beside the subject's frames, in the part's folder, or in a folder of their own; the first is read."
@@ -415,6 +431,13 @@ class _Tree:
             for name, p in _kids(folder).items():
                 if m := re.fullmatch(r'(.+)_([^_]+)_(\d+)', name): self.clips['depth' if k == 'depth' else 'color'][_key(m[1]), m[2], int(m[3])] = p
         self.texts = _texts(self.top, root, self.subjects.values()) if part == 'C' else {}
+
+    def people(self) -> dict:
+        "Everybody who has a folder, a clip or a physiology file of their own: key → name."
+        names = {k: _subject(p.name) for k, p in self.subjects.items()}
+        for k in (c[0] for clips in self.clips.values() for c in clips): names.setdefault(k, f'spNO.{k}')
+        for k in self.texts: names.setdefault(k, f'{int(k):02d}') if k.isdecimal() else None
+        return names
 
     def session(self, subject, stimulus) -> dict:
         "Frame number → file, colour and depth, of one session in the full tree. Only the last is kept: Part A has millions of frames."
@@ -501,16 +524,27 @@ class CasMe3:
         one_of('sync', sync, ('marker', 'file_start'))
         opened = _open(root, part, classes, sheet, max_s)
         self.root, self.sheet, self.subjects, self.defects, self.classes, rows = opened.root, opened.path, opened.subjects, opened.defects, opened.names, opened.rows
+        self.ledger = opened.ledger
         self.part, self.sync, self.provenance = str(part).upper(), sync, provenance_of(self.root)
         self.settings = dict(part=self.part, classes=classes, sheet=opened.sheet, sync=sync, max_s=max_s, max_missing=max_missing)
         self.tree, self._last = _Tree(self.root, self.part), (None, None)
         clips = rows[rows.level < NO_CLIP]
         self.streams, self._files, keep, gone = _clip_files(self.tree, clips, max_missing)
         self.meta = clips.loc[keep, META].reset_index(drop=True)
-        if not len(self.meta): raise DataError(f'{self.root}: {len(rows)} labelled rows but no clip can be made of them; compare onsets, folder names and frame numbers with {self.sheet.name}') from None
+        self._account(rows, clips[~np.array(keep, bool)])
+        if not len(self.meta): raise DataError(f'{self.root}: {len(rows)} labelled rows but no clip can be made of them{_first(self.defects + gone)}; compare onsets, folder names and frame numbers with {self.sheet.name}')
         self.defects += gone
         if self.has_signals: self.defects += _text_defects(self.tree, self.meta.subject.unique())
         if strict: _stop(self.defects + _tree_defects(self), self.root)
+
+    def units(self, meta:pd.DataFrame) -> dict: return units(meta)
+    def _account(self, rows, lost):
+        "Write into the ledger the rows that give no clip, the clips without frames, and people who have a folder but no row."
+        no_clip, there = rows[rows.level == NO_CLIP], self.tree.people()
+        _leave(self.ledger, no_clip, no_clip.why)
+        _leave(self.ledger, lost, ['frames missing' if _key(s) in there else 'subject has no folder' for s in lost.subject])
+        said = {_key(s) for s in self.ledger.units['person']}
+        self.ledger.left_out('person', [name for key, name in there.items() if key not in said], 'not in the sheet')
 
     @property
     def has_frames(self) -> bool: return bool(self.streams)
@@ -620,5 +654,5 @@ def annotations(root=None,              # folder of the set; sheets are enough
     settings = dict(part=str(part).upper(), classes=classes, features='action units')
     provenance = 'simulated' if provenance_of(o.root) == 'simulated' else 'annotation'
     info = dict(name='casme3', settings=settings, fingerprint=fingerprint([o.path], settings | dict(sheet=o.sheet), o.root), signals=[], feature_names=features,
-                defects=[{k: str(d[k]) for k in ('file', 'row', 'defect', 'action')} for d in o.defects])
+                defects=[{k: str(d[k]) for k in ('file', 'row', 'defect', 'action')} for d in o.defects], account=o.ledger.close(**units(o.rows)))
     return Prepared(dict(features=x), o.rows[META], o.names, provenance, info)
