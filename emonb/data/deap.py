@@ -142,8 +142,8 @@ class ArrayUnpickler(pickle._Unpickler):
 
     def bytearray8(self): self.append(bytearray(self.read(int.from_bytes(self.read(8), 'little'))))
 
-    dispatch.update({pickle.BUILD[0]: build, pickle.INST[0]: inst, pickle.BYTEARRAY8[0]: bytearray8, pickle.DICT[0]: whole_dict,
-                     pickle.SETITEM[0]: setitem, pickle.SETITEMS[0]: setitems})
+    dispatch.update({pickle.BUILD[0]: build, pickle.INST[0]: inst, pickle.BYTEARRAY8[0]: bytearray8,
+                     pickle.DICT[0]: whole_dict, pickle.SETITEM[0]: setitem, pickle.SETITEMS[0]: setitems})
 
 class _Bounded:
     "A file from which nobody can ask for more bytes than it has."
@@ -263,7 +263,7 @@ def rating_cells(path) -> pd.DataFrame:
     table = pd.DataFrame([row + [''] * (len(header) - len(row)) for _, row in rows], columns=header, dtype=object)
     return table.assign(row=[k for k, _ in rows])
 
-# %% ../../nbs/12_deap.ipynb #cell-062
+# %% ../../nbs/12_deap.ipynb #cell-066
 def read_ratings(root):
     """participant_ratings.csv → table: subject, order (from 0), trial_number, experiment_id, valence … liking, familiarity, start_s, clock.
 
@@ -288,8 +288,8 @@ def read_ratings(root):
             said = f"participant {x['participant_id'][k]:.0f}: {column.capitalize()} {x[column][k]:.0f} stands twice"
             raise DataError(f"{path}, row {table.row[k]}: {said}; trials cannot be told apart, correct the table")
     who, position, video = (x[c].astype(int) for c in ('participant_id', 'trial', 'experiment_id'))
-    out = pd.DataFrame(dict(subject=[f's{p:02d}' for p in who], order=position - 1, trial_number=position, experiment_id=video,
-                            **{c: x[c] for c in (*RATINGS, 'familiarity', 'start_time')}))
+    out = pd.DataFrame(dict(subject=[f's{p:02d}' for p in who], order=position - 1, trial_number=position,
+                            experiment_id=video, **{c: x[c] for c in (*RATINGS, 'familiarity', 'start_time')}))
     return session_clock(out.sort_values(['subject', 'order'], ignore_index=True))
 
 def session_clock(table):
@@ -425,8 +425,8 @@ class BdfSession:
             unit = self.header.units[labels.index(name)]
             if name not in EEG and not name.startswith('EXG'): continue
             if unit not in UNITS:
-                raise DataError(f"{path}: channel {name} is in {unit!r}, not in V, mV, µV or uV, so its scale is not known; "
-                                "get the file anew")
+                raise DataError(f"{path}: channel {name} is in {unit!r}, not in V, mV, µV or uV; "
+                                "its scale is not known, get the file anew")
             self.scale[labels.index(name)] = UNITS[unit]
         self.events = status_events(self.header)
         self.onsets_s = self.events[self.events[:, 1] == 4, 0] / self.rate
@@ -434,7 +434,7 @@ class BdfSession:
             raise DataError(f"{path}: {len(self.onsets_s)} playback codes where the ratings have {trials} trials; they cannot be paired, leave the subject out")
 
     def samples(self, trial_number, before_s=BASELINE_S, after_s=TRIAL_S):
-        "(40, samples) float64 at the file's rate, `before_s` before playback to `after_s` after it; EEG, EOG, EMG in µV."
+        "(40, samples) float64 at the file's rate, `before_s` before playback to `after_s` after; EEG, EOG, EMG in µV."
         if not 1 <= trial_number <= len(self.onsets_s):
             raise DataError(f"{self.path}: no trial {trial_number}, there are {len(self.onsets_s)}")
         onset, h = self.events[self.events[:, 1] == 4, 0][trial_number - 1], self.header
@@ -545,7 +545,8 @@ def inventory(root, signals='dat'):
         rated, clips, path = set(ratings.trial_number[ratings.subject == who]), set(files['video'].get(who, ())), files[signals].get(who)
         there = path is not None and path.is_file()
         small = there and signals == 'dat' and path.stat().st_size < trials * len(CHANNELS) * samples * 4
-        faults = {f'no {signals} file': path is None, 'no file behind the name': not there, 'file too small': small, 'no ratings': not rated}
+        faults = {f'no {signals} file': path is None, 'no file behind the name': not there, 'file too small': small,
+                  'no ratings': not rated}
         note = next((fault for fault, holds in faults.items() if holds), '')
         gaps = sorted(rated - clips) if clips else []
         rows.append(dict(subject=who, dat=who in files['dat'], bdf=who in files['bdf'], rated=len(rated), videos=len(clips),
@@ -575,8 +576,8 @@ def look_into(path):
         if e.stops: raise
 
 def meet(root) -> Ledger:
-    """The people and trials that the files promise, before any choice: a signal file all its trials, the ratings their rows,
-    videos that have neither beside them themselves."""
+    """The people and trials that the files promise, before any choice: a signal file all its trials, the ratings
+    their rows, videos that have neither beside them themselves."""
     files, ratings, (trials, _), ledger = layout(root), read_ratings(root), expected(root), Ledger()
     def promised(who): return [f'{who}_e{n:02d}' for n in range(1, trials + 1)]
     for kind, odd in files['misnamed'].items():
@@ -627,7 +628,8 @@ def trial_table(root, signals='dat', subjects=None, target='valence', rule='>=5'
         table = table[table.video != '']
         ledger.left_out('person', sorted({*wanted} - {*table.subject}), 'no face video')
     if table.empty:
-        raise DataError(f"{root}: no trial is left that has a face video, among {len(rated)} of {', '.join(wanted[:3])} …; "
+        some = ', '.join(wanted[:3])
+        raise DataError(f"{root}: no trial is left that has a face video, among {len(rated)} of {some} …; "
                         "check subjects and modalities")
     return table.drop(columns='start_time').reset_index(drop=True)
 
@@ -704,10 +706,10 @@ def name_lines(reader) -> list:
     met = [(who, p, f'{FOLDERS[kind]}/{who}.{kind}') for kind in ('dat', 'bdf') for who, p in files[kind].items()]
     for who, clips in files['video'].items():
         met += [(who, p, f"{FOLDERS['video']}/{who}/{who}_trial{n:02d}.avi") for n, p in clips.items()]
-    spelled = [line(p, f'spelled {str(p.relative_to(root))!r}', f'read as {who}') for who, p, name in met if p != root / name]
+    spelled = [(p, f'spelled {str(p.relative_to(root))!r}', f'read as {who}') for who, p, name in met if p != root / name]
     odd = [p for paths in files['misnamed'].values() for p in paths.values()]
-    nobody = [line(p, f'{p.name!r} is none of s01 to s32', 'left out') for p in odd]
-    return spelled + nobody
+    nobody = [(p, f'{p.name!r} is none of s01 to s32', 'left out') for p in odd]
+    return [line(*said) for said in spelled + nobody]
 
 def audit(reader, deep=False):
     "The reader's audit: DataFrame of file, row, defect, action."
