@@ -10,6 +10,7 @@ import pytest
 
 from emonb.core import DataError, EmonbError, SetError
 from emonb.data.deap import CHANNELS, RATE, Deap, count_frames
+from emonb.data.people import UNEXPLAINED
 from emonb.data.simulate_deap import DeapTwin, python2_pickle, stamp_of_frame, stamp_of_signal, write_deap
 from emonb.data.recordings import load
 from emonb.signals import prepare_deap as module
@@ -209,13 +210,92 @@ def test_a_trial_with_nan_is_left_out_a_flat_channel_is_told(tree):
     with pytest.raises(SetError) as e: prepare_deap(Deap(tree, subjects='24'), SIGNALS, strict=True)
     one_sentence(e, 's24.dat', 'NaN')
 
-def test_hostile_and_foreign_files_leave_the_subject_out_by_name(tree):
+@pytest.mark.parametrize('size', [0, 10**6])
+def test_a_file_that_asks_for_code_stops_the_run_by_name(tree, size):
+    "Small or large, strict or not, when everybody is read and when one person is asked for."
     import pickle
     class Evil:
         def __reduce__(self): return eval, (f'open({str(tree/"flag")!r}, "w")',)
-    (tree/'data_preprocessed_python/s02.dat').write_bytes(pickle.dumps({'data': Evil(), 'more': b'0'*10**6}, 2))
-    data = prepare_deap(Deap(tree), SIGNALS)
-    assert not (tree/'flag').exists() and data.info['subjects_left_out'] == ['s02'] and 'eval' in data.info['defects'][0]['defect']
+    for protocol in (0, 2, 4):
+        (tree/'data_preprocessed_python/s02.dat').write_bytes(pickle.dumps({'data': Evil(), 'more': b'0'*size}, protocol))
+        for strict, chosen in ((False, None), (True, None), (False, '2')):
+            with pytest.raises(SetError) as e: prepare_deap(Deap(tree, subjects=chosen, strict=strict), SIGNALS, strict=strict)
+            one_sentence(e, 's02.dat', 'eval', 'was not run')
+    assert prepare_deap(Deap(tree, subjects='1,24'), SIGNALS).meta.subject.nunique() == 2      # who is not read is not opened
+    assert not (tree/'flag').exists()
+    nothing_half_written(tree.parent)
+
+def test_when_nothing_is_left_the_files_and_their_faults_are_named(tree):
+    for who in ('s01', 's02', 's24'): (tree/f'data_preprocessed_python/{who}.dat').write_bytes(b'no pickle')
+    with pytest.raises(DataError) as e: Deap(tree)
+    one_sentence(e, 's01.dat: file too small', 's02.dat: file too small')
+    for who in ('s01', 's02', 's24'): (tree/f'data_preprocessed_python/{who}.dat').write_bytes(b'no pickle'*10**6)
+    with pytest.raises(DataError) as e: prepare_deap(Deap(tree), SIGNALS)
+    one_sentence(e, 's01.dat: damaged', 's02.dat: damaged')
+
+# what becomes of whom --------------------------------------------------------------------------------------------------------------------
+
+def balanced(account):
+    "The account, if every person, trial and window is in the set or left out for a stated reason."
+    for unit, a in account.items():
+        assert a['found'] == a['used'] + sum(a['left_out'].values()) and UNEXPLAINED not in a['left_out'], (unit, a)
+    return account
+
+def with_nan(root, who, video):
+    "Spoil one trial of a .dat."
+    held = Deap(root, subjects=[who], faces='none').load(who)
+    x = held.data.copy()
+    x[video - 1, 3, 700] = np.nan
+    with open(root/f'data_preprocessed_python/{who}.dat', 'wb') as f:
+        for chunk in python2_pickle(dict(data=x, labels=held.labels)): f.write(chunk)
+
+def test_every_person_trial_and_window_is_accounted_for(tree):
+    dat, ratings = tree/'data_preprocessed_python', tree/'metadata_csv/participant_ratings.csv'
+    with_nan(tree, 's01', 2)
+    (dat/'s03.dat').write_bytes((dat/'s02.dat').read_bytes())              # files without ratings
+    (dat/'s04.dat').write_bytes(b'small')
+    (dat/'person 5.dat').write_bytes(b'')                                  # nobody's name
+    (dat/'.DS_Store').write_bytes(b'')
+    (dat/'s24.dat').rename(dat/' S24\u200b.dat')
+    rows = ratings.read_text().splitlines()
+    short = next(r for r in rows if r.startswith('2,'))                    # one trial of s02 is not rated; s07 has ratings and no file
+    seventh = ['7,' + r.split(',', 1)[1] for r in rows if r.startswith('2,')]
+    ratings.write_text('\n'.join([r for r in rows if r != short] + seventh))
+    reader = Deap(tree)
+    signals = balanced(prepare_deap(reader, SIGNALS).info['account'])
+    unfit = ['file too small', 'its name is none of s01 to s32', 'no dat file', 'no ratings']
+    assert signals['person'] == dict(found=7, used=3, left_out=dict.fromkeys(unfit, 1))
+    lost = {**dict.fromkeys(unfit, 4), 'not rated': 1, 'signals cannot be used': 1}
+    assert signals['trial'] == dict(found=28, used=10, left_out=lost)
+    assert signals['window'] == dict(found=28*4, used=40, left_out={'trial left out': 18*4})
+    again = prepare_deap(Deap(tree), SIGNALS)                              # found again in the cache
+    assert again.info['account'] == signals and again.meta.subject.unique().tolist() == ['s01', 's02', 's24']
+    one = balanced(prepare_deap(Deap(tree, subjects='1'), SIGNALS).info['account'])
+    assert one['person'] == dict(found=7, used=1, left_out={'its name is none of s01 to s32': 1, 'not chosen': 5})
+    video = sorted((tree/'face_video/s01').iterdir())
+    video[0].unlink()
+    video[1].write_bytes(b'RIFF' + bytes(200))
+    edit_video(video[2], lambda k, f: f*0 if 50 <= k < 100 else f)
+    data = prepare_deap(Deap(tree))
+    faces = balanced(data.info['account'])
+    assert faces['person']['left_out']['no face video'] == 1 and faces['trial']['left_out']['no face video'] == 4 + 1
+    assert faces['trial']['left_out']['no usable face in its video'] >= 1 and faces['window']['used'] == len(data)
+    assert faces['window']['left_out']['second without a face'] == data.info['faces']['seconds_left_out'] >= 1
+    need = balanced(prepare_deap(Deap(tree, faces='need')).info['account'])
+    assert need == faces
+    balanced(prepare_deap(Deap(tree, signals='bdf'), replace(SIGNALS, eeg=EEGSettings(eog='none'))).info['account'])
+
+def test_a_person_whose_file_fails_late_is_accounted_for(tree):
+    path = tree/'data_preprocessed_python/s02.dat'
+    path.write_bytes(path.read_bytes()[:-500])
+    account = balanced(prepare_deap(Deap(tree), SIGNALS).info['account'])
+    assert account['person']['left_out'] == {'signal file cannot be read': 1} and account['trial']['left_out'] == {'signal file cannot be read': 4}
+
+def test_a_reader_that_forgets_shows_in_the_account(tree):
+    "The sum can fail: a row that goes without a reason is counted as such."
+    reader = Deap(tree)
+    reader.meta = reader.meta.iloc[1:].reset_index(drop=True)
+    assert prepare_deap(reader, SIGNALS, folder=tree.parent/'short').info['account']['trial']['left_out'] == {UNEXPLAINED: 1}
 
 def test_a_raw_recording_without_its_codes_leaves_the_subject_out(tree):
     path = tree/'data_original/s24.bdf'; raw = path.read_bytes(); n = int(raw[252:256])

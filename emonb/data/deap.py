@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['EEG', 'PERIPHERAL', 'CHANNELS', 'KINDS', 'RAW', 'RATE', 'BASELINE_S', 'TRIAL_S', 'TRIALS', 'SUBJECTS', 'RATINGS',
-           'ABSENT', 'ADMITTED', 'REFUSED', 'RULES', 'CODES', 'FOLDERS', 'TARGETS', 'PlainType', 'PlainArray',
-           'ArrayUnpickler', 'load_arrays', 'Trials', 'find_defects', 'read_dat', 'ratings_file', 'read_ratings',
-           'session_clock', 'binarise', 'BdfHeader', 'read_bdf_header', 'read_digital', 'decode_status',
-           'status_events', 'BdfSession', 'count_frames', 'video_frame', 'layout', 'expected', 'inventory',
-           'parse_subjects', 'trial_table', 'Deap', 'audit']
+           'ABSENT', 'ADMITTED', 'REFUSED', 'RULES', 'CODES', 'UNITS', 'FOLDERS', 'TARGETS', 'PlainType', 'PlainArray',
+           'AsksForCode', 'ArrayUnpickler', 'load_arrays', 'Trials', 'find_defects', 'read_dat', 'ratings_file',
+           'expected', 'rating_cells', 'read_ratings', 'session_clock', 'binarise', 'BdfHeader', 'read_bdf_header',
+           'read_digital', 'decode_status', 'status_events', 'BdfSession', 'count_frames', 'video_frame', 'person_of',
+           'layout', 'inventory', 'parse_subjects', 'look_into', 'meet', 'choose', 'trial_table', 'Deap', 'name_lines',
+           'audit']
 
 # %% ../../nbs/12_deap.ipynb #cell-002
 import codecs
 import itertools
+import json
 import math
 import pickle
 import re
@@ -22,7 +24,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, EmonbError, dataset_root, one_of
+from ..core import DataError, EmonbError, SetError, dataset_root, one_of
+from .numbers import number, numbers, read_rows, whole
+from .people import Ledger, person_key
 from .recordings import MARKER, Recording, Signals, provenance_of
 
 # %% ../../nbs/12_deap.ipynb #cell-005
@@ -37,19 +41,25 @@ RATINGS = ['valence', 'arousal', 'dominance', 'liking']
 ABSENT = {'s03': [40], 's05': [40], 's14': [40], 's11': [38, 39, 40]}      # face videos that were never published (Trial numbers)
 
 # %% ../../nbs/12_deap.ipynb #cell-008
+def _text(thing) -> str:
+    "A name in a pickle as text; anything else is refused before it is compared, hashed or printed."
+    if isinstance(thing, bytes): return thing.decode('latin1')
+    if not isinstance(thing, str):
+        raise pickle.UnpicklingError(f"it has a {type(thing).__name__} where a name is expected")
+    return thing
+
 class PlainType:
     "Stand-in for `numpy.dtype`: a number type, nothing with fields or objects."
     def __init__(self, code, align=False, copy=False):
-        code = code.decode('latin1') if isinstance(code, bytes) else code
-        if not re.fullmatch(r'[<>=|]?(f[248]|[iu][1248]|b1)', str(code)):
-            raise pickle.UnpicklingError(f"it holds an array of type {str(code)[:20]!r}, not of plain numbers")
+        code = _text(code)
+        if not re.fullmatch(r'[<>=|]?(f[248]|[iu][1248]|b1)', code):
+            raise pickle.UnpicklingError(f"it holds an array of type {code[:20]!r}, not of plain numbers")
         self.dtype = np.dtype(code)
 
     def setstate(self, state):
         if state[2:5] != (None, None, None):
             raise pickle.UnpicklingError("it holds an array with fields, not of plain numbers")
-        order = state[1].decode('latin1') if isinstance(state[1], bytes) else state[1]
-        self.dtype = self.dtype.newbyteorder(one_of('byte order', order, '<>=|'))
+        self.dtype = self.dtype.newbyteorder(one_of('byte order', _text(state[1]), '<>=|'))
 
 class PlainArray:
     "Stand-in for an array while its parts arrive; `array` is the result, a read-only view of the pickle's bytes."
@@ -59,44 +69,81 @@ class PlainArray:
         self.fill(raw, kind, shape, 'F' if fortran else 'C')
 
     def fill(self, raw, kind, shape, order='C'):
-        if not isinstance(kind, PlainType) or not isinstance(raw, bytes):
+        if not isinstance(kind, PlainType) or not isinstance(raw, (bytes, bytearray)):
             raise pickle.UnpicklingError("it holds an array of objects, not of plain numbers")
         shape = tuple(int(n) for n in shape)
         if min(shape, default=0) < 0 or math.prod(shape) * kind.dtype.itemsize != len(raw):
             raise pickle.UnpicklingError(f"an array of shape {shape} has {len(raw)} bytes")
-        self.array = np.frombuffer(raw, kind.dtype).reshape(shape, order=order)
+        array = np.frombuffer(raw, kind.dtype)
+        array.flags.writeable = False
+        self.array = array.reshape(shape, order=order)
         return self
 
 def _empty(subtype, shape, code): return PlainArray()
-def _buffer(raw, kind, shape, order): return PlainArray().fill(bytes(raw) if isinstance(raw, bytearray) else raw, kind, shape, one_of('order', order, 'CF'))
-def _encode(text, encoding='latin1'): return codecs.encode(text, one_of('encoding', encoding, ('latin1', 'latin-1')))
+def _buffer(raw, kind, shape, order): return PlainArray().fill(raw, kind, shape, one_of('order', _text(order), 'CF'))
 
 # %% ../../nbs/12_deap.ipynb #cell-009
-ADMITTED = {('_codecs', 'encode'): _encode, ('numpy', 'dtype'): PlainType, ('numpy', 'ndarray'): PlainArray}
+ADMITTED = {('_codecs', 'encode'): None, ('numpy', 'dtype'): PlainType, ('numpy', 'ndarray'): PlainArray}
 for _core in ('numpy.core', 'numpy._core'):
     ADMITTED[_core + '.multiarray', '_reconstruct'], ADMITTED[_core + '.numeric', '_frombuffer'] = _empty, _buffer
 
-REFUSED = {pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.BINPERSID}
+REFUSED = {pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX,
+           pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.BINPERSID}
+
+class AsksForCode(pickle.UnpicklingError):
+    "A pickle that names something to be run."
 
 class ArrayUnpickler(pickle._Unpickler):
     "Unpickle dicts, lists, numbers, text and numeric arrays; refuse every other name and every other way of making objects."
     dispatch = {k: v for k, v in pickle._Unpickler.dispatch.items() if bytes([k]) not in REFUSED}
 
+    def __init__(self, file, size):
+        super().__init__(_Bounded(file, size), encoding='bytes')
+        self.room = size          # bytes that may be made out of text: no more than the file holds
+
     def find_class(self, module, name):
-        text = [v.decode('latin1') if isinstance(v, bytes) else v for v in (module, name)]
-        if tuple(text) not in ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {'.'.join(text)[:60]}, which is no array; it may be made to run a command and was not run")
-        return ADMITTED[tuple(text)]
+        asked = _text(module), _text(name)
+        if asked not in ADMITTED:
+            raise AsksForCode(f"it asks for {'.'.join(asked)[:60]}, which is no array; "
+                              "it may be made to run a command and was not run")
+        return ADMITTED[asked] or self.encode
+
+    def encode(self, text, encoding='latin1'):
+        self.room -= len(text)
+        if self.room < 0: raise pickle.UnpicklingError("it makes more bytes than it holds")
+        return codecs.encode(text, one_of('encoding', _text(encoding), ('latin1', 'latin-1')))
 
     def build(self):
         state, thing = self.stack.pop(), self.stack[-1]
         if not isinstance(thing, (PlainArray, PlainType)):
             raise pickle.UnpicklingError("it sets the inside of an object that is no array")
         thing.setstate(state)
-    def bytearray8(self):
-        self.append(bytearray(self.read(int.from_bytes(self.read(8), 'little'))))
 
-    dispatch[pickle.BUILD[0]], dispatch[pickle.BYTEARRAY8[0]] = build, bytearray8
+    def inst(self):
+        self.find_class(self.readline()[:-1], self.readline()[:-1])
+        raise pickle.UnpicklingError("it makes an object in a way that arrays do not need")
+
+    def put(self, items):
+        "Into the dict on the stack. A key is text or a number: hashing anything nested may never end."
+        if not isinstance(self.stack[-1], dict) or not all(isinstance(k, (str, bytes, int, float)) for k in items[::2]):
+            raise pickle.UnpicklingError("a key in it is neither text nor a number")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+
+    def setitem(self):
+        value, key = self.stack.pop(), self.stack.pop()
+        self.put([key, value])
+
+    def setitems(self): self.put(self.pop_mark())
+
+    def whole_dict(self):
+        items = self.pop_mark()
+        self.append({})
+        self.put(items)
+
+    def bytearray8(self): self.append(bytearray(self.read(int.from_bytes(self.read(8), 'little'))))
+
+    dispatch.update({pickle.BUILD[0]: build, pickle.INST[0]: inst, pickle.BYTEARRAY8[0]: bytearray8,
+                     pickle.DICT[0]: whole_dict, pickle.SETITEM[0]: setitem, pickle.SETITEMS[0]: setitems})
 
 class _Bounded:
     "A file from which nobody can ask for more bytes than it has."
@@ -110,22 +157,24 @@ class _Bounded:
 # %% ../../nbs/12_deap.ipynb #cell-011
 _BROKEN = (pickle.UnpicklingError, EmonbError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError, AssertionError)
 
-def _plain(thing):
-    "Arrays out of their stand-ins, byte names as text."
-    if isinstance(thing, PlainArray): return thing.array
-    if isinstance(thing, dict): return {(k.decode('latin1') if isinstance(k, bytes) else k): _plain(v) for k, v in thing.items()}
-    return thing
+def _plain(found):
+    "Arrays out of their stand-ins, byte names as text; what lies deeper is not looked at."
+    if not isinstance(found, dict): return found
+    names = [k.decode('latin1') if isinstance(k, bytes) else k for k in found]
+    return {k: v.array if isinstance(v, PlainArray) else v for k, v in zip(names, found.values())}
 
 def load_arrays(path):
-    """The dict of arrays in a pickle of any protocol, as read-only views. DataError for anything else, naming what was asked for."""
+    """The dict of arrays in a pickle of any protocol, as read-only views. DataError for anything else;
+    SetError, at which a run always stops, for one that asks for code, naming what it asked for."""
     path = Path(path)
     try:
-        with open(path, 'rb') as file: found = ArrayUnpickler(_Bounded(file, path.stat().st_size), encoding='bytes').load()
+        with open(path, 'rb') as file: found = ArrayUnpickler(file, path.stat().st_size).load()
         found = _plain(found)
     except FileNotFoundError: raise DataError(f"{path}: no such file; check the subject and the root") from None
     except IsADirectoryError: raise DataError(f"{path}: a folder where a file is expected; check the root") from None
     except pickle.UnpicklingError as e:
-        raise DataError(f"{path}: refused, {e}; get the file anew from the DEAP site") from None
+        kind = SetError if isinstance(e, AsksForCode) else DataError
+        raise kind(f"{path}: refused, {e}; get the file anew from the DEAP site") from None
     except _BROKEN as e:
         why = 'it ends too early' if isinstance(e, EOFError) else f'it does not read as a pickle ({type(e).__name__})'
         raise DataError(f"{path}: damaged, {why}; get the file anew from the DEAP site") from None
@@ -157,7 +206,8 @@ def read_dat(path, trials=TRIALS, seconds=TRIAL_S, strict=False):
     for key, shape in (('data', (trials, len(CHANNELS), samples)), ('labels', (trials, len(RATINGS)))):
         array = found.get(key)
         if not isinstance(array, np.ndarray):
-            raise DataError(f"{path}: no array named {key} in it (it holds {', '.join(map(str, list(found)[:5])) or 'nothing'}); is it a DEAP .dat file?")
+            held = ', '.join(map(str, list(found)[:5]))[:80] or 'nothing'
+            raise DataError(f"{path}: no array named {key} in it (it holds {held}); is it a DEAP .dat file?")
         if array.shape != shape or array.dtype.kind != 'f':
             counts = f"{array.shape[0]} trials, {array.shape[1]} channels, {array.shape[2]} samples" if array.ndim == 3 else f"shape {array.shape}"
             raise DataError(f"{path}: {key} has {counts} of {array.dtype} where {shape} of floats is expected; get the file anew or leave the subject out")
@@ -177,27 +227,69 @@ def ratings_file(root):
     raise DataError(f"{places[0]}: missing; it joins signals, faces and ratings, so nothing can be read without it; "
                     "put DEAP's metadata_csv under the root")
 
+def expected(root):
+    "(trials, seconds) of the tree at root: 40 and 60, or what a simulated tree's marker says."
+    marker = Path(root) / MARKER
+    if not marker.exists(): return TRIALS, TRIAL_S
+    try: said = json.loads(marker.read_text())
+    except (ValueError, OSError, RecursionError):
+        raise SetError(f"{marker}: does not read as JSON; write the twin anew") from None
+    found = [said.get(k, n) if isinstance(said, dict) else '' for k, n in (('trials', TRIALS), ('seconds', TRIAL_S))]
+    if not all(whole([v], 1, most)[0] for v, most in zip(found, (TRIALS, TRIAL_S))):
+        raise SetError(f"{marker}: it needs trials, 1 to {TRIALS}, and seconds, 1 to {TRIAL_S}; write the twin anew")
+    return tuple(int(number(v)) for v in found)
+
+def _cells(path) -> list:
+    "Rows of the table as text, the header first."
+    if path.suffix != '.xls': return [[c.strip() for c in row] for row in read_rows(path)]
+    try: table = pd.read_excel(path, header=None, dtype=object)
+    except Exception as e:                                 # a damaged .xls ends in errors of any kind
+        raise DataError(f"{path}: not a readable table ({type(e).__name__}); get it anew from the DEAP site") from e
+    return [['' if pd.isna(c) else str(c).strip() for c in row] for row in table.itertuples(index=False)]
+
+def rating_cells(path) -> pd.DataFrame:
+    "The table as text, its columns in small letters, and `row`, the number in the file. DataError for one of another form."
+    first, *body = _cells(path) or [[]]
+    header, again = [c.lower() for c in first], 'get the table anew from the DEAP site'
+    rows = [(k, row) for k, row in enumerate(body, 2) if any(row)]
+    if twice := next((c for c in header if c and header.count(c) > 1), None):
+        raise DataError(f"{path}: column {twice.capitalize()!r} stands twice; {again}")
+    if lost := {'participant_id', 'trial', 'experiment_id', *RATINGS} - set(header):
+        raise DataError(f"{path}: no column {sorted(lost)[0].capitalize()!r}; {again}")
+    if len(rows) > SUBJECTS * TRIALS:
+        raise DataError(f"{path}: {len(rows)} rows where {SUBJECTS} people have {TRIALS} trials each; {again}")
+    if longer := next((k for k, row in rows if len(row) > len(header)), None):
+        raise DataError(f"{path}, row {longer}: more cells than the header has columns; correct the row")
+    table = pd.DataFrame([row + [''] * (len(header) - len(row)) for _, row in rows], columns=header, dtype=object)
+    return table.assign(row=[k for k, _ in rows])
+
+# %% ../../nbs/12_deap.ipynb #cell-066
 def read_ratings(root):
     """participant_ratings.csv → table: subject, order (from 0), trial_number, experiment_id, valence … liking, familiarity, start_s, clock.
 
-    DataError when the file or a column is missing, a rating is outside 1 to 9, or a numbering is not a permutation."""
-    path = ratings_file(root)
-    try: table = pd.read_excel(path) if path.suffix == '.xls' else pd.read_csv(path, skipinitialspace=True)
-    except (ValueError, OSError, pd.errors.ParserError) as e:
-        raise DataError(f"{path}: not a readable table ({type(e).__name__}); get it anew from the DEAP site") from None
-    table.columns = [str(c).strip().lower() for c in table.columns]
-    if lost := {'participant_id', 'trial', 'experiment_id', *RATINGS} - set(table.columns):
-        raise DataError(f"{path}: no column {sorted(lost)[0].capitalize()!r}; get the table anew from the DEAP site")
-    numbers = table[['participant_id', 'trial', 'experiment_id', *RATINGS]].apply(pd.to_numeric, errors='coerce')
-    wrong = numbers.isna().any(axis=1) | ~numbers[RATINGS].apply(lambda c: c.between(1, 9)).all(axis=1)
-    if wrong.any():
-        raise DataError(f"{path}, row {wrong.idxmax() + 2}: a number is missing or a rating is outside 1 to 9; correct the row")
-    for (who, rows), column in itertools.product(numbers.groupby('participant_id'), ('trial', 'experiment_id')):
-        if rows[column].duplicated().any():
-            raise DataError(f"{path}, participant {who:.0f}: {column.capitalize()} {rows[column][rows[column].duplicated()].iloc[0]:.0f} stands twice; trials cannot be told apart, correct the table")
-    out = pd.DataFrame(dict(subject=[f's{int(p):02d}' for p in numbers.participant_id], order=numbers.trial.astype(int) - 1, trial_number=numbers.trial.astype(int), experiment_id=numbers.experiment_id.astype(int)))
-    for name in RATINGS: out[name] = numbers[name].astype(float)
-    for name in ('familiarity', 'start_time'): out[name] = pd.to_numeric(table[name], errors='coerce') if name in table else np.nan
+    DataError when the file or a column is missing, a cell is not the number it should be, or a numbering is not a permutation."""
+    path, (trials, _) = ratings_file(root), expected(root)
+    table = rating_cells(path)
+    x = {c: numbers(table[c]) if c in table else np.full(len(table), np.nan)
+         for c in ('participant_id', 'trial', 'experiment_id', *RATINGS, 'familiarity', 'start_time')}
+    def check(column, good, what):
+        if not good.all():
+            row = table.iloc[int(np.argmin(good))]
+            said = f'{column.capitalize()} is {row[column][:20]!r}, not {what}'
+            raise DataError(f"{path}, row {row.row}: {said}; correct the row")
+    for column, most in dict(participant_id=SUBJECTS, trial=trials, experiment_id=trials).items():
+        check(column, whole(x[column], 1, most), f'a whole number from 1 to {most}')
+    for column in RATINGS: check(column, (x[column] >= 1) & (x[column] <= 9), 'a rating from 1 to 9')
+    for column in ('familiarity', 'start_time'): check(column, ~np.isinf(x[column]), 'a finite number')
+    for column in ('trial', 'experiment_id'):
+        again = pd.DataFrame([x['participant_id'], x[column]]).T.duplicated()
+        if again.any():
+            k = int(again.idxmax())
+            said = f"participant {x['participant_id'][k]:.0f}: {column.capitalize()} {x[column][k]:.0f} stands twice"
+            raise DataError(f"{path}, row {table.row[k]}: {said}; trials cannot be told apart, correct the table")
+    who, position, video = (x[c].astype(int) for c in ('participant_id', 'trial', 'experiment_id'))
+    out = pd.DataFrame(dict(subject=[f's{p:02d}' for p in who], order=position - 1, trial_number=position,
+                            experiment_id=video, **{c: x[c] for c in (*RATINGS, 'familiarity', 'start_time')}))
     return session_clock(out.sort_values(['subject', 'order'], ignore_index=True))
 
 def session_clock(table):
@@ -243,6 +335,11 @@ class BdfHeader:
     @property
     def rate(self): return self.per_record / self.record_s
 
+def _count(text, lo, hi) -> int:
+    "A whole number of the header; ValueError for anything else."
+    if not whole([text], lo, hi)[0]: raise ValueError(text)
+    return int(number(text))
+
 def read_bdf_header(path):
     "Header of a BDF. DataError when it is not one, is cut short, or its channels differ in sampling rate."
     path = Path(path)
@@ -251,17 +348,18 @@ def read_bdf_header(path):
             head = file.read(256)
             if head[:8] != b'\xffBIOSEMI':
                 raise DataError(f"{path}: not a BDF file (it does not begin with BIOSEMI); check the file")
-            n = int(head[252:256])
-            if not 0 < n <= 512: raise ValueError
+            head = head.decode('latin1')
+            n = _count(head[252:256], 1, 512)
             text = file.read(256 * n).decode('latin1')
         column, widths, at = [], (16, 80, 8, 8, 8, 8, 8, 80, 8, 32), 0
         for w in widths:
             column.append([text[at + i*w: at + (i + 1)*w].strip() for i in range(n)])
             at += w * n
-        low, high, dlow, dhigh = (np.array(column[k], float) for k in (3, 4, 5, 6))
-        per_record, record_s, records, start = [int(v) for v in column[8]], float(head[244:252]), int(head[236:244]), int(head[184:192])
+        low, high, dlow, dhigh = (numbers(column[k]) for k in (3, 4, 5, 6))
+        per_record, record_s = [_count(v, -10**7, 10**8) for v in column[8]], number(head[244:252])
+        records, start = _count(head[236:244], -10**7, 10**8), _count(head[184:192], -10**7, 10**8)
     except OSError as e: raise DataError(f"{path}: cannot be opened ({e.strerror}); check the file") from None
-    except (ValueError, OverflowError):
+    except ValueError:
         raise DataError(f"{path}: the BDF header is damaged (a number in it does not read); get the file anew") from None
     if len(set(per_record)) > 1:
         odd = next(i for i, v in enumerate(per_record) if v != per_record[0])
@@ -311,6 +409,8 @@ def status_events(header):
     raise DataError(f"{header.path}: the status channel never shows code 4 (playback); trials cannot be found, check that it is a DEAP recording")
 
 # %% ../../nbs/12_deap.ipynb #cell-031
+UNITS = {'V': 1e6, 'mV': 1e3, 'uV': 1., 'µV': 1.}     # what an electrode may be recorded in → µV
+
 class BdfSession:
     """A raw recording, opened lazily. `onsets_s` holds the playback starts in presentation order (Trial 1 first).
 
@@ -318,22 +418,30 @@ class BdfSession:
     def __init__(self, path, trials=None):
         self.header = read_bdf_header(path)
         self.path, self.rate, labels = self.header.path, self.header.rate, self.header.labels
+        self.scale = np.ones((len(labels), 1))
         for name in [*EEG, *itertools.chain(*RAW.values())]:
             if name not in labels:
                 raise DataError(f"{path}: no channel {name} among its {len(labels)}; is it a DEAP recording?")
+            unit = self.header.units[labels.index(name)]
+            if name not in EEG and not name.startswith('EXG'): continue
+            if unit not in UNITS:
+                raise DataError(f"{path}: channel {name} is in {unit!r}, not in V, mV, µV or uV; "
+                                "its scale is not known, get the file anew")
+            self.scale[labels.index(name)] = UNITS[unit]
         self.events = status_events(self.header)
         self.onsets_s = self.events[self.events[:, 1] == 4, 0] / self.rate
         if trials is not None and len(self.onsets_s) != trials:
             raise DataError(f"{path}: {len(self.onsets_s)} playback codes where the ratings have {trials} trials; they cannot be paired, leave the subject out")
 
     def samples(self, trial_number, before_s=BASELINE_S, after_s=TRIAL_S):
-        "(40, samples) float64 at the file's rate, from `before_s` before playback to `after_s` after it; EEG, EOG, EMG in the file's µV."
+        "(40, samples) float64 at the file's rate, `before_s` before playback to `after_s` after; EEG, EOG, EMG in µV."
         if not 1 <= trial_number <= len(self.onsets_s):
             raise DataError(f"{self.path}: no trial {trial_number}, there are {len(self.onsets_s)}")
         onset, h = self.events[self.events[:, 1] == 4, 0][trial_number - 1], self.header
         def physical(names):
             i = [h.labels.index(name) for name in names]
-            return read_digital(h, i, onset - round(before_s * self.rate), onset + round(after_s * self.rate)) * h.gain[i, None] + h.offset[i, None]
+            digital = read_digital(h, i, onset - round(before_s * self.rate), onset + round(after_s * self.rate))
+            return (digital * h.gain[i, None] + h.offset[i, None]) * self.scale[i]
         parts = [physical(pair) for pair in RAW.values()]
         return np.concatenate([physical(EEG), np.stack([p[0] - p[1] if len(p) == 2 else p[0] for p in parts])])
 
@@ -375,38 +483,58 @@ def video_frame(path, index=0):
 # %% ../../nbs/12_deap.ipynb #cell-040
 FOLDERS = dict(dat='data_preprocessed_python', bdf='data_original', video='face_video')
 
-def _numbered(folder, pattern):
-    "name → path of the files that match, sorted; everything else comes back as stray."
-    good, stray = {}, []
-    for p in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if m := re.fullmatch(pattern, p.name): good[m[1]] = p
+def person_of(text:str):
+    "'s01' … 's32' for a spelling of one of DEAP's people ('S01', 's1'), else None."
+    m = re.fullmatch(r's([0-9]{1,2})', person_key(text))
+    return f's{int(m[1]):02d}' if m and 1 <= int(m[1]) <= SUBJECTS else None
+
+def _listed(folder) -> list:
+    "What lies in a folder, sorted; nothing if there is none."
+    try: return sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as e: raise SetError(f"{folder}: cannot be read ({e.strerror}); check its permissions") from e
+
+def _once(found, key, path):
+    "Take a path for a person or trial that has none yet."
+    if key in found:
+        raise SetError(f"{path}: the same person and trial as {found[key].name!r} beside it; keep one of the two")
+    found[key] = path
+
+def _people(folder, ending):
+    "Of a folder: person → path, name → path of what stands in a person's place under another name, and the rest."
+    good, misnamed, stray = {}, {}, []
+    for p in _listed(folder):
+        key = person_key(p.name)
+        if p.name.startswith('.') or not key.endswith(ending) or (not ending and not p.is_dir()): stray.append(p)
+        elif who := person_of(key.removesuffix(ending)): _once(good, who, p)
+        else: misnamed[key.removesuffix(ending)] = p
+    return good, misnamed, stray
+
+def _clips(folder, who):
+    "Of a person's folder: Trial number → video, and the rest."
+    clips, stray = {}, []
+    for p in _listed(folder):
+        m = re.fullmatch(r'(.+)_trial([0-9]{1,2})\.avi', person_key(p.name))
+        if m and person_of(m[1]) == who: _once(clips, int(m[2]), p)
         else: stray.append(p)
-    return good, stray
+    return clips, stray
 
 def layout(root):
-    "Paths under a root: dat and bdf by subject, videos by subject and Trial number, and stray entries."
-    root = Path(root)
-    out, stray = {}, []
-    for kind in ('dat', 'bdf'):
-        out[kind], odd = _numbered(root / FOLDERS[kind], rf'(s\d\d)\.{kind}')
-        stray += odd
-    people, odd = _numbered(root / FOLDERS['video'], r'(s\d\d)')
-    stray, out['video'] = stray + odd, {}
-    for who, folder in people.items():
-        clips, odd = _numbered(folder, rf'{who}_trial(\d\d)\.avi')
-        stray, out['video'][who] = stray + odd, {int(n): p for n, p in clips.items()}
+    """Paths under a root: dat and bdf by subject, videos by subject and Trial number, misnamed (kind → name → path),
+    and stray entries."""
+    root, out = Path(root), dict(misnamed={}, stray=[])
+    for kind, ending in (('dat', '.dat'), ('bdf', '.bdf'), ('video', '')):
+        out[kind], out['misnamed'][kind], odd = _people(root / FOLDERS[kind], ending)
+        out['stray'] += odd
+    for who, folder in out['video'].items():
+        out['video'][who], odd = _clips(folder, who)
+        out['stray'] += odd
     if not (out['dat'] or out['bdf'] or out['video']):
-        raise DataError(f"{root}: no DEAP files here ({', '.join(FOLDERS.values())} are expected under it); apply for the set at www.eecs.qmul.ac.uk/mmv/datasets/deap and put it there")
-    return {**out, 'stray': stray}
-
-def expected(root):
-    "(trials, seconds) of the tree at root: 40 and 60, or what a simulated tree's marker says."
-    import json
-    marker = Path(root) / MARKER
-    if not marker.exists(): return TRIALS, TRIAL_S
-    try: said = json.loads(marker.read_text())
-    except ValueError: raise DataError(f"{marker}: does not read as JSON; write the twin anew") from None
-    return said.get('trials', TRIALS), said.get('seconds', TRIAL_S)
+        named = [p for paths in out['misnamed'].values() for p in paths.values()]
+        why = f"{', '.join(FOLDERS.values())} are expected under it"
+        if named: why = f'{named[0].relative_to(root)} is named as none of s01 to s32'
+        raise DataError(f"{root}: no DEAP files here ({why}); "
+                        "apply for the set at www.eecs.qmul.ac.uk/mmv/datasets/deap and put it there")
+    return out
 
 def inventory(root, signals='dat'):
     "One row per subject: signal files, rated trials, videos, which Trials lack a video, whether faces are as complete as the published set, whether it is used, and why not."
@@ -415,8 +543,11 @@ def inventory(root, signals='dat'):
     samples, rows = int((seconds + BASELINE_S) * RATE), []
     for who in sorted({*files['dat'], *files['bdf'], *files['video'], *ratings.subject}):
         rated, clips, path = set(ratings.trial_number[ratings.subject == who]), set(files['video'].get(who, ())), files[signals].get(who)
-        small = signals == 'dat' and path is not None and path.stat().st_size < trials * len(CHANNELS) * samples * 4
-        note = f'no {signals} file' if path is None else 'file too small' if small else 'no ratings' if not rated else ''
+        there = path is not None and path.is_file()
+        small = there and signals == 'dat' and path.stat().st_size < trials * len(CHANNELS) * samples * 4
+        faults = {f'no {signals} file': path is None, 'no file behind the name': not there, 'file too small': small,
+                  'no ratings': not rated}
+        note = next((fault for fault, holds in faults.items() if holds), '')
         gaps = sorted(rated - clips) if clips else []
         rows.append(dict(subject=who, dat=who in files['dat'], bdf=who in files['bdf'], rated=len(rated), videos=len(clips),
                          without_video=','.join(map(str, gaps)), as_published=gaps == [t for t in ABSENT.get(who, []) if t <= trials] and bool(clips) == (int(who[1:]) <= 22), used=not note, note=note))
@@ -438,14 +569,50 @@ def parse_subjects(subjects):
         raise EmonbError(f"subjects={subjects!r} lies outside 1 to {SUBJECTS}")
     return [f's{n:02d}' for n in sorted(out)]
 
-def trial_table(root, signals='dat', subjects=None, target='valence', rule='>=5', faces='any'):
+def look_into(path):
+    "A file too small to be whole is opened all the same: a small pickle may be a program, and that stops a run."
+    try: load_arrays(path)
+    except DataError as e:
+        if e.stops: raise
+
+def meet(root) -> Ledger:
+    """The people and trials that the files promise, before any choice: a signal file all its trials, the ratings
+    their rows, videos that have neither beside them themselves."""
+    files, ratings, (trials, _), ledger = layout(root), read_ratings(root), expected(root), Ledger()
+    def promised(who): return [f'{who}_e{n:02d}' for n in range(1, trials + 1)]
+    for kind, odd in files['misnamed'].items():
+        for name in odd:
+            ledger.left_out('person', [name], 'its name is none of s01 to s32')
+            if kind != 'video': ledger.left_out('trial', promised(name), 'its name is none of s01 to s32')
+    for who in {*files['dat'], *files['bdf']}: ledger.met('trial', promised(who))
+    for who in {*files['video']} - {*files['dat'], *files['bdf'], *ratings.subject}:
+        ledger.met('trial', [f'{who}_trial{n:02d}' for n in files['video'][who]])
+    ledger.met('person', sorted({*files['dat'], *files['bdf'], *files['video'], *ratings.subject}))
+    ledger.met('trial', [f'{s}_e{e:02d}' for s, e in zip(ratings.subject, ratings.experiment_id)])
+    return ledger
+
+def choose(root, signals, subjects, ledger) -> list:
+    "The subjects that are wanted and fit; the others are left out in the ledger. DataError for one that was asked for and is not fit."
+    there, files, asked = inventory(root, signals), layout(root), parse_subjects(subjects)
+    notes = dict(zip(there.subject, there.note))
+    for who in [w for w in asked or notes if notes.get(w) == 'file too small']: look_into(files[signals][who])
+    for who in asked or []:
+        if note := notes.get(who, 'nothing there'):
+            raise DataError(f"{root}, subject {who}: {note}; leave it out with subjects=, or add the file")
+    wanted = asked or [who for who, note in notes.items() if not note]
+    for who in sorted({*notes} - {*wanted}):
+        why = 'not chosen' if asked else notes[who]
+        ledger.left_out('person', [who], why)
+        ledger.left_out('trial', [t for t in ledger.units['trial'] if t.startswith(f'{who}_')], why)
+    if not wanted:
+        first = [f"{getattr(files[signals].get(who), 'name', who)}: {note}" for who, note in notes.items()][:3]
+        raise DataError(f"{root}: no trial is left, of {len(notes)} people none can be used; {'; '.join(first)}")
+    return wanted
+
+def trial_table(root, signals='dat', subjects=None, target='valence', rule='>=5', faces='any', ledger=None):
     "One row per trial that will be used: the contract's columns, the ratings, high_valence, high_arousal, and `video` (path below root, '' if none)."
-    there, table, files = inventory(root, signals), read_ratings(root), layout(root)
-    wanted = parse_subjects(subjects) or there.subject[there.used].tolist()
-    for who in wanted:
-        row = there[there.subject == who]
-        if row.empty or not row.used.iloc[0]:
-            raise DataError(f"{root}, subject {who}: {row.note.iloc[0] if len(row) else 'nothing there'}; leave it out with subjects=, or add the file")
+    ledger = meet(root) if ledger is None else ledger
+    table, files, wanted = read_ratings(root), layout(root), choose(root, signals, subjects, ledger)
     table = table[table.subject.isin(wanted)].sort_values(['subject', 'experiment_id'], ignore_index=True)
     clips = [files['video'].get(s, {}).get(n) for s, n in zip(table.subject, table.trial_number)]
     table['video'] = ['' if p is None or faces == 'none' else str(p.relative_to(root)) for p in clips]
@@ -453,9 +620,17 @@ def trial_table(root, signals='dat', subjects=None, target='valence', rule='>=5'
     table['stimulus'], table['length_s'] = [f'{e:02d}' for e in table.experiment_id], float(expected(root)[1])
     for name in ('valence', 'arousal'): table[f'high_{name}'] = binarise(table[name], rule)
     table['label'] = table.high_valence + 2 * table.high_arousal if target == 'both' else table[f'high_{target}']
-    if faces == 'need': table = table[table.video != '']
+    rated = set(table.trial)
+    of_wanted = [t for t in ledger.units['trial'] if t.rpartition('_')[0] in wanted]
+    ledger.left_out('trial', [t for t in of_wanted if t not in rated], 'not rated')
+    if faces == 'need':
+        ledger.left_out('trial', table.trial[table.video == ''], 'no face video')
+        table = table[table.video != '']
+        ledger.left_out('person', sorted({*wanted} - {*table.subject}), 'no face video')
     if table.empty:
-        raise DataError(f"{root}: no trial is left{' that has a face video' if faces == 'need' else ''}; check subjects and modalities")
+        some = ', '.join(wanted[:3])
+        raise DataError(f"{root}: no trial is left that has a face video, among {len(rated)} of {some} …; "
+                        "check subjects and modalities")
     return table.drop(columns='start_time').reset_index(drop=True)
 
 # %% ../../nbs/12_deap.ipynb #cell-045
@@ -463,7 +638,8 @@ class Deap:
     """Reader of a DEAP tree. `signals`: 'dat' (preprocessed) or 'bdf' (raw); `target`: valence, arousal or both (four classes);
     `rule`: '>=5', '>5' or '>4.5' ('mean' depends on the split: use `binarise`); `faces`: 'any' (a video where there is one), 'need' (only trials
     with a video) or 'none'.
-    DataError when the root does not hold the set, the ratings are missing, or a wanted subject is not there."""
+    `ledger`: the people and trials that the files hold, and why some of them are not read.
+    DataError when the root does not hold the set, the ratings are missing, or a wanted subject is not there; SetError for a file that asks for code."""
     name = 'deap'
 
     def __init__(self, root=None, signals='dat', target='valence', rule='>=5', subjects=None, faces='any', strict=False):
@@ -472,7 +648,8 @@ class Deap:
             raise EmonbError("rule=mean depends on the split: read with another rule and use binarise(meta[target], 'mean', train=split.train)")
         self.root, self.signals, self.target, self.strict = Path(dataset_root('deap', root)[0]), signals, target, strict
         self.files, self.provenance, (self.trials, self.seconds) = layout(self.root), provenance_of(self.root), expected(self.root)
-        self.classes, self.meta = TARGETS[target], trial_table(self.root, signals, subjects, target, rule, faces)
+        self.classes, self.ledger = TARGETS[target], meet(self.root)
+        self.meta = trial_table(self.root, signals, subjects, target, rule, faces, self.ledger)
         self.subjects = self.meta.subject.unique().tolist()
         self.settings = dict(signals=signals, target=target, rule=rule, subjects=self.subjects, faces=faces, strict=strict)
         self.defects, self._held = [], (None, None)
@@ -522,9 +699,22 @@ class Deap:
         return audit(self, deep)
 
 # %% ../../nbs/12_deap.ipynb #cell-046
+def name_lines(reader) -> list:
+    "Lines of an audit: names read as another spelling's person, and names of nobody."
+    def line(p, defect, action): return dict(file=str(p.relative_to(reader.root)), row='', defect=defect, action=action)
+    files, root = reader.files, reader.root
+    met = [(who, p, f'{FOLDERS[kind]}/{who}.{kind}') for kind in ('dat', 'bdf') for who, p in files[kind].items()]
+    for who, clips in files['video'].items():
+        met += [(who, p, f"{FOLDERS['video']}/{who}/{who}_trial{n:02d}.avi") for n, p in clips.items()]
+    spelled = [(p, f'spelled {str(p.relative_to(root))!r}', f'read as {who}') for who, p, name in met if p != root / name]
+    odd = [p for paths in files['misnamed'].values() for p in paths.values()]
+    nobody = [(p, f'{p.name!r} is none of s01 to s32', 'left out') for p in odd]
+    return [line(*said) for said in spelled + nobody]
+
 def audit(reader, deep=False):
     "The reader's audit: DataFrame of file, row, defect, action."
     rows = [dict(file=str(p.relative_to(reader.root)), row='', defect='not a DEAP file', action='ignored') for p in reader.files['stray']]
+    rows += name_lines(reader)
     for who, part in reader.meta.groupby('subject'):
         lost = part.trial_number[part.video == '']
         if reader.settings['faces'] == 'any' and who in reader.files['video'] and len(lost): rows.append(dict(file=f'face_video/{who}', row='Trial ' + ', '.join(map(str, sorted(lost))), defect='no video' + (' (never published)' if sorted(lost) == ABSENT.get(who) else ''), action='no face for it'))
