@@ -1,6 +1,6 @@
 "Faces, depth and apex beyond their chapters: whole paths on rendered clips of known truth (SIMULATED), on the real samples, and on bad input."
 import cv2, numpy as np, pytest
-from emonb.core import DataError, EmonbError, real_material
+from emonb.core import DataError, EmonbError
 from emonb.data.rendered_faces import FaceModel, sensor
 from emonb.signals import faces as F
 from emonb.signals.apex import depth_features, motion_features, spot_apex, spot_apices
@@ -127,11 +127,10 @@ def test_video_errors(tmp_path):
     data = (tmp_path/'wall.avi').read_bytes(); (tmp_path/'cut.avi').write_bytes(data[:600])
     with pytest.raises(DataError, match='cut.avi'): F.crop_video(tmp_path/'cut.avi')
 
-@pytest.mark.skipif(real_material('faces') is None, reason='the real face videos (../shared/real/faces) are not here')
-def test_real_videos():
-    crops, lost, times = F.crop_video(real_material('faces')/'single_face.mp4', fps=10)
+def test_real_videos(real):
+    crops, lost, times = F.crop_video(real('faces')/'single_face.mp4', fps=10)
     assert crops.shape == (24, 3, 64, 64) and not lost.any()
-    with pytest.raises(DataError, match='no_face.mp4'): F.crop_video(real_material('faces')/'no_face.mp4', fps=2)
+    with pytest.raises(DataError, match='no_face.mp4'): F.crop_video(real('faces')/'no_face.mp4', fps=2)
 
 
 # ---- depth
