@@ -3,7 +3,7 @@ import os
 
 import cv2, numpy as np, pandas as pd, pytest
 
-from emonb.core import DataError, EmonbError, real_material
+from emonb.core import DataError, EmonbError
 from emonb.data.casme3 import CasMe3, action_units, annotations, audit, parse_au, read_color, read_depth, read_signals
 from emonb.data.recordings import check_reader
 
@@ -350,9 +350,8 @@ def test_subject_without_folder(tmp_path):
 
 # the real sheets
 
-@pytest.mark.skipif(real_material('casme3') is None, reason='the real annotation sheets are not here')
-def test_real_sheets():
-    root = real_material('casme3')
+def test_real_sheets(real):
+    root = real('casme3')
     for part, classes, n, subjects in (('A', 7, 860, 94), ('A', 4, 860, 94), ('A', 3, 699, 88), ('C', 4, 165, 30), ('C', 3, 145, 29)):
         a = annotations(root, part, classes)
         assert (len(a), a.meta.subject.nunique()) == (n, subjects) and a.meta.trial.is_unique

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from emonb.core import DataError, EmonbError, SetError, real_material
+from emonb.core import DataError, EmonbError, SetError
 from emonb.data.deap import (CHANNELS, EEG, RATE, RATINGS, BdfSession, Deap, binarise, count_frames, inventory, load_arrays, parse_subjects, read_bdf_header,
                              read_dat, read_digital, read_ratings, status_events, video_frame)
 from emonb.data.simulate_deap import TWENTE, DeapTwin, deap_set, python2_pickle, stamp_of_frame, stamp_of_signal, write_deap
@@ -72,10 +72,9 @@ def test_every_status_variant_gives_the_same_codes(whole):
         code = status_events(read_bdf_header(whole / f'data_original/{who}.bdf'))[:, 1].tolist()
         assert code == [1, 2] + [1, 3, 4, 5] * 4 + [7], who
 
-@pytest.mark.skipif(real_material('eeglab') is None, reason='the real BioSemi recording is not beside this checkout')
-def test_a_real_biosemi_file_reads_as_mne_reads_it():
+def test_a_real_biosemi_file_reads_as_mne_reads_it(real):
     import mne
-    path = real_material('eeglab') / 'test.bdf'
+    path = real('eeglab') / 'test.bdf'
     header, theirs = read_bdf_header(path), mne.io.read_raw_bdf(path, verbose='error')
     ours = read_digital(header, [3, 11], 1000, 5000) * header.gain[[3, 11], None] + header.offset[[3, 11], None]
     assert np.allclose(ours * 1e-6, theirs.get_data([3, 11], 1000, 5000), atol=1e-12) and header.rate == theirs.info['sfreq']

@@ -1,6 +1,6 @@
 "Faces, depth and apex beyond their chapters: whole paths on rendered clips of known truth (SIMULATED), on the real samples, and on bad input."
 import cv2, numpy as np, pytest
-from emonb.core import DataError, EmonbError, real_material
+from emonb.core import DataError, EmonbError
 from emonb.data.rendered_faces import FaceModel, sensor
 from emonb.signals import faces as F
 from emonb.signals.apex import depth_features, motion_features, spot_apex, spot_apices
@@ -127,11 +127,10 @@ def test_video_errors(tmp_path):
     data = (tmp_path/'wall.avi').read_bytes(); (tmp_path/'cut.avi').write_bytes(data[:600])
     with pytest.raises(DataError, match='cut.avi'): F.crop_video(tmp_path/'cut.avi')
 
-@pytest.mark.skipif(real_material('faces') is None, reason='the real face videos (../shared/real/faces) are not here')
-def test_real_videos():
-    crops, lost, times = F.crop_video(real_material('faces')/'single_face.mp4', fps=10)
+def test_real_videos(real):
+    crops, lost, times = F.crop_video(real('faces')/'single_face.mp4', fps=10)
     assert crops.shape == (24, 3, 64, 64) and not lost.any()
-    with pytest.raises(DataError, match='no_face.mp4'): F.crop_video(real_material('faces')/'no_face.mp4', fps=2)
+    with pytest.raises(DataError, match='no_face.mp4'): F.crop_video(real('faces')/'no_face.mp4', fps=2)
 
 
 # ---- depth
@@ -199,7 +198,28 @@ def test_without_movement_the_middle():
         assert k == 5 and sure < .35
     x = crops(0, T=4)
     assert spot_apex(x[:1]) == (0, 0.) and spot_apex(x[:2]) == (0, 0.) and spot_apex(x, [False, True, False, True]) == (1, 0.)
-    assert spot_apex(np.full((6, 3, 32, 32), 7, np.uint8))[0] == 2
+
+SLOPE = np.broadcast_to(np.add.outer(np.linspace(20, 120, 112), np.linspace(0, 80, 112)), (3, 112, 112))
+NOISE = np.random.default_rng(0).uniform(0, 255, (3, 112, 112))
+
+@pytest.mark.parametrize('T', range(3, 13))
+@pytest.mark.parametrize('picture', [np.full((3, 32, 32), 7.), np.full((3, 112, 112), 200.), SLOPE, SLOPE[:, :64, :64], NOISE], ids=['black', 'bright', 'slope', 'small slope', 'noise'])
+def test_equal_frames_have_their_apex_in_the_middle_with_confidence_zero(T, picture):
+    assert spot_apex(np.repeat(picture[None].astype(np.uint8), T, 0)) == ((T - 1)//2, 0.)
+
+@pytest.mark.parametrize('T', range(3, 13))
+def test_what_rounding_leaves_is_no_movement(T):
+    "A light that comes and goes, a gain that does, and camera noise below the grey levels of a picture: only the rounding differs."
+    rise, rng = (1 - abs(np.linspace(-1, 1, T)))[:, None, None, None], np.random.default_rng(T)
+    for frames in (SLOPE + .3*rise, SLOPE + 5*rise, SLOPE*(1 + .05*rise), SLOPE*(1 + .2*rise), SLOPE + rng.normal(0, .1, (T, *SLOPE.shape))):
+        assert spot_apex(np.round(frames).astype(np.uint8)) == ((T - 1)//2, 0.)
+
+def test_a_movement_of_few_grey_levels_in_a_small_place_is_one():
+    for apex in (2, 4, 6):
+        t, frames = np.arange(9), np.repeat(SLOPE[None], 9, 0).copy()
+        frames[:, :, 76:92, 44:68] += 2*np.where(t <= apex, t/apex, (8 - t)/(8 - apex))[:, None, None, None]
+        k, sure = spot_apex(np.round(frames).astype(np.uint8))
+        assert k == apex and sure > .35, (apex, k, sure)
 
 @pytest.mark.parametrize('size', [64, 112, 200])
 def test_features_of_any_crop_size(size):

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np, pandas as pd, pytest
 
-from emonb.core import real_material
 from emonb.data.simulate_deap import deap_set
 from emonb.study.deap_experiment import FLOORS, blocks_of, check_parameters, folds_of, preset_of, recipes
 from emonb.study.metrics import null_band, paired, permutation_null, scores
@@ -206,11 +205,10 @@ def shuffled_and_grouped(x, block, draws=20, n_splits=5, seed=0):
     return np.array(got)
 
 
-@pytest.mark.skipif(real_material('eeglab') is None, reason='the real EEG recording is not here ($EMONB_REAL/eeglab)')
-def test_random_block_labels_on_real_eeg():
+def test_random_block_labels_on_real_eeg(real):
     import mne
     from emonb.signals.eeg import band_features
-    raw = mne.io.read_raw_eeglab(real_material('eeglab')/'eeglab_data.set', preload=True, verbose='error')
+    raw = mne.io.read_raw_eeglab(real('eeglab')/'eeglab_data.set', preload=True, verbose='error')
     x, rate = raw.get_data()*1e6, int(raw.info['sfreq'])
     n = x.shape[1]//rate
     windows = x[:, :n*rate].reshape(len(x), n, rate).swapaxes(0, 1)
@@ -219,10 +217,9 @@ def test_random_block_labels_on_real_eeg():
     assert windows_uar > .54 and abs(trials_uar - .5) < .05 and (got[:, 0] > got[:, 1]).mean() > .7, got.mean(0)
 
 
-@pytest.mark.skipif(real_material('stress_predict') is None, reason='Stress-Predict is not here ($EMONB_REAL/stress_predict)')
-def test_random_block_labels_on_real_skin_conductance():
+def test_random_block_labels_on_real_skin_conductance(real):
     from emonb.data.stress_predict import StressPredict
-    reader = StressPredict(real_material('stress_predict'))
+    reader = StressPredict(real('stress_predict'))
     means = []
     for who in reader.meta.subject.unique()[4:8]:        # the bounds below were set on the first four
         signals = reader[int(np.flatnonzero(reader.meta.subject == who)[0])].signals

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from conftest import NBS
-from emonb.core import EmonbError, real_material, run_lock
+from emonb.core import EmonbError, run_lock
 from emonb.study import experiment
 from test_notebooks import papermill
 
 METRICS = ('ACC', 'UF1', 'UAR')
-SHEETS = real_material('casme3')      # looked for from the folder pytest was started in
 
 
 def write_people(root, subjects=4, task_s=300, seed=0):
@@ -76,11 +75,10 @@ def test_annotation_on_a_sheet_alone(apart):
     assert 'stimulus only' in done and 'leave_stimulus_out' in done and 'SIMULATED' not in json.dumps(s)
 
 
-@pytest.mark.skipif(SHEETS is None, reason='the official annotation sheets are not here ($EMONB_REAL/casme3)')
 @pytest.mark.parametrize('part,classes,reference', [('A', 7, (.474, .338, .376)), ('A', 4, (.599, .530, .572)), ('A', 3, (.668, .616, .733)), ('C', 4, (.691, .661, .720))])
-def test_annotation_on_the_official_sheets(part, classes, reference, apart):
+def test_annotation_on_the_official_sheets(part, classes, reference, real, apart):
     "An independent script's figures, to .02."
-    r = experiment.run(dict(part=part, classes=classes, model='annotation', protocol='loso', root=str(SHEETS), out='out'))
+    r = experiment.run(dict(part=part, classes=classes, model='annotation', protocol='loso', root=str(real('casme3')), out='out'))
     got = [r.main.entries[0].scores[m]['value'] for m in METRICS]
     assert r.data.provenance == 'annotation' and np.allclose(got, reference, atol=.02), got
 

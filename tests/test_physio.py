@@ -1,6 +1,6 @@
 "Cleaning, windows and hand features on input that is not as it should be, and at rates other than the chapter's."
 import numpy as np, pandas as pd, pytest
-from emonb.core import DataError, real_material
+from emonb.core import DataError
 from emonb.data.recordings import Signals
 from emonb.signals import physio as P
 
@@ -98,10 +98,8 @@ def test_bad_windows_are_refused():
     with pytest.raises(DataError, match='row 2, signal BVP, sample 5'): P.physio_features(x, 64., ['EDA', 'BVP'])
     with pytest.raises(DataError, match='one name a signal'): P.physio_features(x, 64., ['EDA'])
 
-def test_the_two_sensors_of_the_resting_recording_agree():
-    folder = real_material('neurokit')
-    if folder is None: pytest.skip("neurokit's example recordings are not beside the checkout")
-    t = pd.read_csv(folder/'bio_resting_5min_100hz.csv')
+def test_the_two_sensors_of_the_resting_recording_agree(real):
+    t = pd.read_csv(real('neurokit')/'bio_resting_5min_100hz.csv')
     s = P.clean(Signals({k: t[k].to_numpy(float) for k in ('ECG', 'PPG')}, {'ECG': 100., 'PPG': 100.}), ['ECG', 'PPG'], rate=64.)
     rates = [P.heart_rate(s, k) for k in ('ECG', 'PPG')]
     assert abs(rates[0] - rates[1]) < .5 and all(85 < r < 89 for r in rates)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
-from emonb.core import EmonbError, real_material
+from emonb.core import EmonbError
 from emonb.study.metrics import (bootstrap, confusion, floors, null_band, paired, paper_figure, permutation_null, scores, trial_decisions)
 from emonb.study.report import (block, entry, markdown_table, plain, plot_confusion, plot_intervals, plot_per_subject, published_part_a,
                                 results_table, save_figure, show_table, summary, title)
@@ -311,10 +311,9 @@ def test_published_figures_are_never_in_our_table():
     with pytest.raises(EmonbError): title('x', 'published')
 
 
-@pytest.mark.skipif(real_material('casme3') is None, reason='the CAS(ME)³ annotation sheets are not here')
-def test_real_part_a_reference_floors():
+def test_real_part_a_reference_floors(real):
     "Figures that an independent script gave, to .005."
-    sheet = pd.read_excel(next(real_material('casme3').glob('*part_A*.xlsx')))
+    sheet = pd.read_excel(next(real('casme3').glob('*part_A*.xlsx')))
     meta = pd.DataFrame(dict(subject=sheet['Subject'].astype(str), stimulus=sheet['Filename'].str.lower(), label=pd.factorize(sheet['emotion'].str.lower(), sort=True)[0]))
     f, y = floors(meta, meta.label, make_splits(meta, 'loso'), 7), meta.label.to_numpy()
     assert np.allclose(list(scores(y, f['stimulus'], 7).values()), [.377, .382, .560], atol=.005)

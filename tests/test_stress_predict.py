@@ -1,7 +1,7 @@
 "The reader of Stress-Predict on whole, published and damaged trees."
 import shutil, subprocess, sys
 import numpy as np, pandas as pd, pytest
-from emonb.core import DataError, EmonbError, SetError, real_material
+from emonb.core import DataError, EmonbError, SetError
 from emonb.data import stress_predict as SP
 from emonb.data.people import UNEXPLAINED
 from emonb.data.recordings import check_reader
@@ -214,9 +214,8 @@ def test_clock_blocks():
     b = SP.clock_blocks(m, [5])
     assert b.windows.tolist() == [4, 2] and b.subjects_with_all_classes.tolist() == [1, 0] and b.share_of_1.tolist() == [.25, .5]
 
-def test_the_real_set():
-    root = real_material('stress_predict')
-    if root is None: pytest.skip('Stress-Predict is not beside the checkout')
+def test_the_real_set(real):
+    root = real('stress_predict')
     d = check_reader(SP.StressPredict(root))
     assert d.meta.subject.nunique() == 34 and len(d) == 1657 and abs((d.meta.label == 0).mean() - .689) < .001
     slots = sum((n - 1)//60 for n in pd.read_csv(root/SP.LABELS).groupby('Participant').size())    # labels begin 1 s before the last file does
