@@ -7,7 +7,7 @@ __all__ = ['SCOPES', 'LIBRARIES', 'bound_names', 'imports_of', 'Source', 'plain_
            'source_of', 'references', 'Closure', 'live', 'text', 'untold', 'code_of', 'code_key']
 
 # %% ../nbs/01_code_key.ipynb #cell-002
-import ast, contextlib, functools, hashlib, importlib, importlib.util, inspect, json, os, site, sys, sysconfig, textwrap, time, types
+import ast, contextlib, dis, functools, hashlib, importlib, importlib.util, inspect, json, os, site, sys, sysconfig, textwrap, time, types
 from pathlib import Path
 
 from .core import EmonbError
@@ -157,7 +157,10 @@ class Closure:
         label, live, source = f'{_named(module)}.{name}', vars(module).get(name), source_of(module)
         if isinstance(live, types.ModuleType): return self.attribute(live, rest)
         if source is None: return self.live(live, label)
-        if name in source.imports and name not in source.statements: return self.imported(*source.imports[name], rest)
+        if name in source.imports and name not in source.statements:
+            base, there = source.imports[name]
+            if _home(live) and getattr(_module(base), there or '', live) is not live: self.live(live)      # put there since
+            return self.imported(base, there, rest)
         if label in self.found or name not in source.statements: return
         nodes = source.statements[name] + source.statements.get('', [])
         self.found[label] = '\n'.join(map(plain_text, nodes))
@@ -218,6 +221,12 @@ def live(self, o, label:str=''):
         self.name(module, name) if there else self.text(_function(o), module)
     elif not isinstance(o, type) and _home(type(o)): self.live(type(o))
 
+def _globals(f) -> set[str]:
+    "Names that a function, or any method of a class, reads as global ones."
+    codes = [f.__code__] if hasattr(f, '__code__') else [m.__code__ for m in map(_function, vars(f).values()) if hasattr(m, '__code__')]
+    codes += [c for code in codes for c in _compiled(code).values()]
+    return {i.argval for c in codes for i in dis.get_instructions(c) if i.opname in ('LOAD_GLOBAL', 'LOAD_NAME')}
+
 def text(self, f, module):
     "A function or class that no file's top level holds: its text and what it reads, or its byte code where there is no text."
     label = f'{_named(module)}.{f.__qualname__}'
@@ -226,7 +235,7 @@ def text(self, f, module):
     except (OSError, TypeError, SyntaxError): return self.untold(f, module, label)
     self.found[label] = plain_text(node)
     if isinstance(f, type): self.patched(f, module, f.__qualname__, [node])
-    known = dict(vars(module))
+    known = {k: v for k, v in vars(module).items() if k in _globals(f)}
     if isinstance(f, types.FunctionType): known |= inspect.getclosurevars(f).nonlocals
     inner = imports_of(node, getattr(module, '__package__', None) or '')
     for first, *rest in references(node):

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np, pandas as pd
 
-from ..core import DataError, Damaged, atomic_path, kept_file, note, one_of, read_sealed, set_aside, sha256_of, write_sealed
+from ..core import DataError, Damaged, EmonbError, atomic_path, kept_file, note, one_of, read_sealed, set_aside, sha256_of, write_sealed
 from .people import name_defects, same_people
 
 # %% ../../nbs/10_recordings.ipynb #cell-005
@@ -284,7 +284,8 @@ def cached(folder, make) -> Prepared:
     if (folder/'header.json').exists():
         try: return load(folder)
         except Damaged as e: why = str(e)
-    elif folder.exists() and any(folder.iterdir()): why = f'{folder}: damaged, its header.json is gone'
+    elif (folder/'meta.parquet').exists(): why = f'{folder}: damaged, its header.json is gone'
+    elif folder.exists() and any(folder.iterdir()): raise EmonbError(f'{folder}: not empty and not a prepared set; give a folder of its own')
     else: return make(folder)
     note(f'{why}; the set is set aside as {set_aside(folder).name} and made anew')
     return make(folder)

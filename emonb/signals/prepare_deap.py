@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'NO_FACE', 'NO_SIGNAL', 'STATISTICS', 'FEATURES', 'DeapSettings', 'raw_trial', 'open_signals', 'by_second',
-           'faces_code', 'trial_faces', 'window_length', 'prepare_trial', 'deap_key', 'absent', 'deap_account',
-           'with_labels', 'prepare_deap', 'deap_features', 'with_features']
+           'trial_faces', 'window_length', 'prepare_trial', 'deap_key', 'absent', 'deap_account', 'with_labels',
+           'prepare_deap', 'deap_features', 'with_features']
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-002
 import mmap
@@ -16,13 +16,13 @@ from pathlib import Path
 
 import mne, numpy as np
 
-from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, fingerprint, one_of, progress
+from ..code_key import code_key
+from ..core import DataError, EmonbError, SetError, cache_dir, fingerprint, kept_file, one_of, progress
 from ..data.deap import BASELINE_S, CHANNELS, EEG, PERIPHERAL, RATE, BdfSession, Deap, inventory
-from ..data.recordings import Prepared, PreparedWriter, load
+from ..data.recordings import Prepared, PreparedWriter, add_array, cached
 from .eeg import BANDS, BASELINES, EEGSettings, band_features, clean_eeg, trial_windows
-import emonb.signals.faces as faces_module
 from .faces import crop_video
-from .prepare import code_version
+from .prepare import check_key
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-005
 @dataclass(frozen=True)
@@ -81,19 +81,15 @@ def by_second(crops:np.ndarray,     # (n, 3, size, size)
     return face.reshape(-1, fps, *crops.shape[1:]), ((have >= 0) & ~lost[have]).reshape(-1, fps)
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-017
-def faces_code() -> str:
-    "Changes when the code that finds and crops faces changes."
-    return fingerprint([Path(faces_module.__file__)])
-
 def trial_faces(path, s:DeapSettings) -> tuple[np.ndarray, np.ndarray]:
     "Faces and mask of one video by second (see `by_second`), kept in the cache by content, settings and code. `DataError` if it does not open or shows no face."
     path, how = Path(path), dict(fps=s.fps, size=s.size, every=s.every, detector=s.detector, align=s.align, min_share=s.min_share)
     if not path.is_file(): raise DataError(f'{path}: no such video; put it back, or read with faces="need" to leave the trial out') from None
-    kept = cache_dir()/'faces'/f"{fingerprint([path], dict(how, code=faces_code()))}.npz"
-    if not kept.exists():
+    key = fingerprint([path], dict(how, code=code_key(crop_video)))
+    def make(tmp):
         crops, lost, times = crop_video(path, **how)
-        with atomic_path(kept) as t, open(t, 'wb') as f: np.savez(f, crops=crops, lost=lost, times=times)
-    with np.load(kept) as z: return by_second(z['crops'], z['lost'], z['times'], s.fps)
+        with open(tmp, 'wb') as f: np.savez(f, crops=crops, lost=lost, times=times)
+    with np.load(kept_file(cache_dir()/'faces'/f'{key}.npz', make)) as z: return by_second(z['crops'], z['lost'], z['times'], s.fps)
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-020
 COUNTS = ('pictures', 'lost_pictures', 'short_seconds', 'seconds_left_out')
@@ -121,7 +117,7 @@ def prepare_trial(reader:Deap, row, signals, s:DeapSettings) -> tuple[dict, np.n
 def deap_key(reader:Deap, s:DeapSettings) -> str:
     "Fingerprint of the sources' content, of everything that was set (labels apart) and of the code. `SetError` if a source is gone."
     read = {k: v for k, v in reader.settings.items() if k not in ('target', 'rule')}
-    say = dict(read, prepare=asdict(s), trials=reader.trials, seconds=reader.seconds, provenance=reader.provenance, code=code_version(reader))
+    say = dict(read, prepare=asdict(s), trials=reader.trials, seconds=reader.seconds, provenance=reader.provenance, code=code_key(reader, _prepare, deap_features))
     videos = {reader.root/v for v in reader.meta.video if v and not s.faces}               # not looked at, so not part of the key
     try: return fingerprint([p for p in reader.sources if p not in videos], say, reader.root)
     except FileNotFoundError as e: raise SetError(f'{e.filename}: it was there when the set was opened and is gone; open the set again') from None
@@ -278,9 +274,9 @@ def prepare_deap(reader:Deap, settings:DeapSettings=DeapSettings(), strict:bool=
         place = lambda: Path(folder or cache_dir()/'prepared'/f'deap-{job.result()}')
         try: job.result(.25 if reader.signals == 'dat' and not settings.faces else None)
         except TimeoutError: pass                                   # files not seen before: their fingerprint and their windows are made side by side
-        there = (folder or job.done()) and (place()/'header.json').exists()
-        data, key, folder = load(place()) if there else _prepare(reader, settings, place, job.result, strict), job.result(), place()
-    if data.info.get('fingerprint') != key: raise EmonbError(f'{folder}: holds a set made from other files, settings or code; give another folder or remove it') from None
+        def make(_=None): return _prepare(reader, settings, place, job.result, strict)
+        data = cached(place(), make) if folder or job.done() else make()
+        data = check_key(data, job.result(), place())
     if strict and data.info['defects']: raise SetError(f"{data.info['defects'][0]['defect']} (strict=True stops at the first defect)") from None
     data = with_labels(data, reader)
     data = replace(data, info=dict(data.info, account=deap_account(reader, data)))
@@ -303,6 +299,6 @@ def with_features(data:Prepared) -> Prepared:
     "The set with `features`; computed once and kept beside the windows if they are the whole of a set on disk."
     if 'features' in data.x: return data
     made, source = deap_features(data), getattr(data.x['bio'], 'filename', None)
-    if source and np.load(source, mmap_mode='r').shape == data.x['bio'].shape:
-        with atomic_path(Path(source).with_name('features.npy')) as t, open(t, 'wb') as f: np.save(f, made)
+    if source and hasattr(data.x['bio'], 'sha256'):
+        made = add_array(Path(source).parent, 'features', made)
     return replace(data.with_x(features=made), info=dict(data.info, feature_names=FEATURES))
