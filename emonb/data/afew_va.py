@@ -11,7 +11,6 @@ __all__ = ['RATINGS', 'LIMIT', 'POINTS', 'CLIPS', 'EYES', 'VERSION', 'eye_centre
 import json
 import math
 import re
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,9 +18,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, EmonbError, SetError, atomic_path, fingerprint, fold_seed, progress, project_dir, run_lock, write_json
+from ..core import DataError, EmonbError, SetError, atomic_path, fingerprint, fold_seed, progress, write_json
 from .recordings import MARKER, provenance_of
 from .rendered_faces import FaceModel, sensor
+from .twins import twin_root
 
 # %% ../../nbs/18_afew_va.ipynb #cell-005
 RATINGS, LIMIT, POINTS, CLIPS = ('valence', 'arousal'), 10., 68, 600
@@ -127,16 +127,7 @@ def write_afew_va(root, s:AfewVaTwin=AfewVaTwin(), label:str='writing the simula
 
 def simulated_afew_va_root(s:AfewVaTwin=AfewVaTwin(), base=None) -> Path:
     "The tree of these settings under `data/simulated` (or `base`), written now if it is not there. DataError for a folder that is not ours."
-    plain, base = json.loads(json.dumps(asdict(check_twin(s)))), Path(base or project_dir()/'data'/'simulated')
-    root = base/f'afew_va-{fingerprint(settings=dict(plain, version=VERSION))[:10]}'
-    with run_lock(base/f'.{root.name}.lock', wait=600.):
-        if (root/MARKER).exists():
-            said = json.loads((root/MARKER).read_text())
-            if said['settings'] == plain and said['version'] == VERSION and said['files'] == sum(p.is_file() for p in root.rglob('*')): return root
-        elif root.exists() and any(p.name != 'truth.csv' and not re.fullmatch(r'\d{3}', p.name) for p in root.iterdir()):
-            raise DataError(f'{root}: this folder is kept for the simulated AFEW-VA but holds something else; move it away') from None
-        if root.exists(): shutil.rmtree(root)
-        return write_afew_va(root, s)
+    return twin_root('afew_va', check_twin(s), write_afew_va, base)
 
 # %% ../../nbs/18_afew_va.ipynb #cell-016
 def find_clips(root) -> tuple[dict, list]:

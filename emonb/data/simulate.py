@@ -12,14 +12,16 @@ __all__ = ['MODALITIES', 'QUIRKS', 'PRESETS', 'PRIORS', 'PATTERNS', 'CORNERS', '
 # %% ../../nbs/14_simulate.ipynb #cell-002
 import errno, json, shutil
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2, numpy as np, pandas as pd
 
-from ..core import DataError, EmonbError, fingerprint, fold_seed, one_of, progress, project_dir, run_lock, write_json
+from ..core import DataError, EmonbError, fold_seed, one_of, progress, write_json
 from .casme3 import CLASS_MAPS, FPS, RATE, class_names
 from .recordings import MARKER
 from .rendered_faces import BULGES, FaceModel, sensor
+from .twins import twin_root
 
 # %% ../../nbs/14_simulate.ipynb #cell-005
 MODALITIES = ('color', 'depth', 'physio')
@@ -402,16 +404,4 @@ def _write_truth(root, s:Casme3Twin, table:pd.DataFrame, damage:dict):
 def simulated_root(dataset:str='casme3', settings:Casme3Twin|None=None, label:str='writing the simulated twin') -> Path:
     "The tree of `settings` under `data/simulated` of the project: as it lies there if its marker matches, else written now."
     one_of('simulated dataset', dataset, ('casme3',))
-    s = check_settings(settings or Casme3Twin())
-    plain = json.loads(json.dumps(asdict(s)))
-    base = project_dir()/'data'/'simulated'
-    root = base/f"{dataset}-{fingerprint(settings=dict(plain, version=VERSION))[:10]}"
-    with run_lock(base/f'.{root.name}.lock', wait=600.):
-        if root.exists() and not _whole(root, plain): shutil.rmtree(root)
-        return root if root.exists() else write_casme3(root, s, label)
-
-def _whole(root, plain:dict) -> bool:
-    "Whether the tree at `root` is the one these settings give, with all its files. A folder that is not ours is not touched."
-    try: mark = json.loads((root/MARKER).read_text())
-    except (OSError, ValueError): raise DataError(f'{root}: this folder is kept for the simulated twin but has no {MARKER}; move it away') from None
-    return mark['settings'] == plain and mark['version'] == VERSION and mark['files'] == sum(p.is_file() for p in root.rglob('*'))
+    return twin_root(dataset, check_settings(settings or Casme3Twin()), partial(write_casme3, label=label))

@@ -11,8 +11,6 @@ __all__ = ['VERSION', 'PARTS', 'RIGHT', 'LEFT', 'BACK', 'STAMP_HZ', 'STAMP_STEP'
            'faces_of']
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-002
-import json
-import shutil
 import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import DataError, EmonbError, atomic_path, fingerprint, fold_seed, one_of, progress, project_dir, run_lock, write_json
+from ..core import DataError, EmonbError, atomic_path, fold_seed, one_of, progress, write_json
 from .deap import ABSENT, BASELINE_S, CHANNELS, EEG, RATE, RATINGS, TARGETS, binarise
 from .recordings import MARKER, Prepared
 from .rendered_faces import FaceModel
+from .twins import twin_root
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-005
 VERSION = 1
@@ -298,19 +297,7 @@ def write_deap(root, settings=None, label='writing the simulated DEAP', **knobs)
 # %% ../../nbs/17_simulate_deap.ipynb #cell-036
 def simulated_deap_root(settings=None, base=None):
     "The tree of these settings under `data/simulated` (or `base`), written now if it is not there. DataError for a folder that is not ours."
-    s = check_twin(settings or DeapTwin())
-    plain, base = json.loads(json.dumps(asdict(s))), Path(base or project_dir() / 'data/simulated')
-    root = base / f"deap-{fingerprint(settings=dict(plain, version=VERSION))[:10]}"
-    base.mkdir(parents=True, exist_ok=True)
-    with run_lock(base / f'.{root.name}.lock', wait=600.):
-        if (root / MARKER).exists():
-            said = json.loads((root / MARKER).read_text())
-            if said['settings'] == plain and said['version'] == VERSION and said['files'] == sum(p.is_file() for p in root.rglob('*')): return root
-        elif root.exists() and not (root / 'metadata_csv/participant_ratings.csv').exists() and any(root.iterdir()):
-            raise DataError(f"{root}: this folder is kept for the simulated DEAP but holds something else; move it away")
-        if root.exists(): shutil.rmtree(root)
-        write_deap(root, s)
-    return root
+    return twin_root('deap', check_twin(settings or DeapTwin()), write_deap, base)
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-039
 def _pattern(seed, *keys, width=40):
