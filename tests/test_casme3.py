@@ -1,11 +1,15 @@
 "The CAS(ME)³ reader on tiny trees in every layout, with every quirk and each bad input."
-import os
+import os, shutil, subprocess, sys
 
 import cv2, numpy as np, pandas as pd, pytest
 
 from emonb.core import DataError, EmonbError
 from emonb.data.casme3 import CasMe3, action_units, annotations, audit, parse_au, read_color, read_depth, read_signals
+from emonb.data.people import UNEXPLAINED
 from emonb.data.recordings import check_reader
+from emonb.data.simulate import Casme3Twin, write_casme3
+from emonb.signals.prepare import PrepareSettings, prepare
+from emonb.study.splits import make_splits
 
 C = [(1, 1, 12, 18, 'R4,5', 'negative'), (1, 2, 40, 46, '2，5', 'surprise'), (2, 1, 20, 27, '13?', 'others'), (2, 2, 61, 70, 12, 'positive')]
 C_COLUMNS = ['sub', 'count', 'onset', 'offset', 'au', 'emotion']
@@ -346,6 +350,138 @@ def test_subject_without_folder(tmp_path):
     r = CasMe3(tmp_path)
     assert len(r) == 2 and 'subject in the sheet, no folder' in set(r.audit().defect)
     (tmp_path/'part_C/01/a').rename(tmp_path/'a'); (tmp_path/'part_C/01/a').mkdir(); assert not CasMe3(tmp_path).has_frames
+
+
+# people, and what becomes of them
+
+def balanced(account):
+    "The account itself, after its sums are checked."
+    for unit, v in account.items():
+        assert v['found'] == v['used'] + sum(v['left_out'].values()) and UNEXPLAINED not in v['left_out'], (unit, v)
+    return account
+
+
+def account(reader): return balanced(reader.ledger.close(**reader.units(reader.meta)))
+
+
+@pytest.mark.parametrize('spellings', [('P 01', 'p 01'), ('sub 1', 'sub  1'), ('P\u200b1', 'P1'), ('Ｐ１', 'p1'), ('Jose\u0301', 'JOSÉ')])
+def test_one_person_spelled_twice_is_one_person(tmp_path, spellings):
+    rows = [(s, k, 10*k + 3*j + 1, 10*k + 3*j + 9, '4', e) for k, s in enumerate([*spellings, 'other one'])
+            for j, e in enumerate(['negative', 'positive'])]
+    sheet(tmp_path/'s.csv', rows)
+    a, r = annotations(tmp_path), CasMe3(tmp_path)
+    first = a.meta.subject[0]
+    assert a.meta.subject.tolist() == r.meta.subject.tolist() == [first]*4 + ['other one']*2
+    assert len(make_splits(a.meta, 'loso')) == 2 and balanced(a.info['account'])['person']['found'] == 2
+    assert r.audit().defect.str.contains('one person spelled').sum() == 1 and any('one person spelled' in d['defect'] for d in a.info['defects'])
+
+
+def test_near_names_are_kept_apart_and_told(tmp_path):
+    sheet(tmp_path/'s.csv', [(s, 1, 3, 9, '4', e) for s, e in (('sub1', 'negative'), ('sub01', 'positive'), ('P-7', 'others'), ('P7', 'surprise'))])
+    r = CasMe3(tmp_path)
+    assert r.meta.subject.nunique() == 4 == account(r)['person']['used'] and r.audit().defect.str.contains('near names').sum() == 2
+
+
+def test_spellings_of_the_set_stay_one(tmp_path):
+    sheet(tmp_path/'s.csv', [('spNO.215', *A[0][1:]), ('SPno215', *A[1][1:]), ('spNO. 0215', *A[3][1:])], A_COLUMNS)
+    r = CasMe3(tmp_path, 'A')
+    assert set(r.meta.subject) == {'spNO.215'} and not r.audit().defect.str.contains('name|person').any()
+
+
+DAMAGE = dict(
+    whole=(lambda r: None, 2, 4, {}, {}),
+    missing_folder=(lambda r: shutil.rmtree(r/'part_C/02'), 1, 2, {'subject has no folder': 1}, {'subject has no folder': 2}),
+    missing_frames=(lambda r: [(r/f'part_C/01/a/color/{k}.jpg').unlink() for k in range(12, 19)], 2, 3, {}, {'frames missing': 1}),
+    folder_without_a_row=(lambda r: (r/'part_C/09/a').mkdir(parents=True), 2, 4, {'not in the sheet': 1}, {}),
+    text_without_a_row=(lambda r: physio(r/'part_C/physio/11.txt'), 2, 4, {'not in the sheet': 1}, {}),
+    text_missing=(lambda r: (r/'part_C/02/02.txt').unlink(), 2, 4, {}, {}),
+    duplicate=(lambda r: sheet(r/'CAS(ME)3_part_C_ME.xlsx', [*C, C[0]]), 2, 4, {}, {'the same subject, video and onset as another row': 1}),
+    no_emotion=(lambda r: sheet(r/'CAS(ME)3_part_C_ME.xlsx', [*C, (3, 1, 5, 9, '4', '')]), 2, 4, {'no emotion': 1}, {'no emotion': 1}),
+    no_subject=(lambda r: sheet(r/'CAS(ME)3_part_C_ME.xlsx', [*C, ('\u200b', 1, 5, 9, '4', 'others')]), 2, 4, {}, {'no subject': 1}),
+    unknown_emotion=(lambda r: sheet(r/'CAS(ME)3_part_C_ME.xlsx', [*C, (3, 1, 5, 9, '4', 'bored'), (4, 1, 5, 9, '4', 'tired')]), 2, 4,
+                     {'unknown emotion …': 2}, {'unknown emotion …': 2}),
+    long=(lambda r: sheet(r/'CAS(ME)3_part_C_ME.xlsx', [*C, (3, 1, 5, 5000, '4', 'others')]), 2, 4, {'suspiciously long (… s)': 1}, {'suspiciously long (… s)': 1}))
+
+
+@pytest.mark.parametrize('name', DAMAGE)
+def test_found_is_used_and_left_out(tmp_path, name):
+    damage, people, clips, no_person, no_clip = DAMAGE[name]
+    damage(part_c(tmp_path))
+    r = CasMe3(tmp_path)
+    a = account(r)
+    assert (a['person']['used'], a['trial']['used']) == (people, clips) == (r.meta.subject.nunique(), len(r))
+    assert a['person']['left_out'] == no_person and a['trial']['left_out'] == no_clip
+    rows = 4 + sum(no_clip.values()) if clips == 4 else 4
+    assert a['trial']['found'] == rows
+
+
+def test_emotions_outside_the_classes_are_counted(tmp_path):
+    root = part_c(tmp_path)
+    for a in (account(CasMe3(root, classes=3)), balanced(annotations(root, classes=3).info['account'])):
+        assert a['trial'] == dict(found=4, used=3, left_out={'others is not among the 3 classes': 1})
+
+
+def test_nothing_left_names_the_first_rows_and_why(tmp_path):
+    sheet(tmp_path/'s.csv', [(*C[0][:5], 'bored'), (*C[1][:5], '')])
+    refuses(lambda: CasMe3(tmp_path), "01, 12 (row 2): unknown emotion 'bored'", '01, 40 (row 3): no emotion')
+    sheet(tmp_path/'s.csv', [(1, 1, 9, 3, '4', 'negative'), (1, 2, 'x', 9, '4', 'others')])
+    refuses(lambda: CasMe3(tmp_path), 'no clip can be made', '(row 2): onset after offset', "'x' is not a frame number")
+
+
+def test_the_sum_after_preparing(tmp_path):
+    "A twin with a clip whose pictures are damaged, a subject whose physiology is, and a folder of nobody."
+    root = write_casme3(tmp_path/'twin', Casme3Twin(subjects=3, clips=9, seed=3))
+    one = CasMe3(root)
+    for path in one[0].frames['color']: path.write_bytes(b'')
+    last = one.meta.subject.iloc[-1]
+    text = one.tree.texts[str(int(last))][0]
+    cells = text.read_text().splitlines()[56].split('\t')
+    edit(text, 57, '\t'.join([cells[0], '1e2147483648', *cells[2:]]))
+    (root/'part_C/77/a').mkdir(parents=True)
+    lost = 1 + (one.meta.subject == last).sum()
+    for folders in (1, 2):            # prepared; and read again, after one more folder has come
+        data = prepare(CasMe3(root), PrepareSettings(size=48), folder=tmp_path/'set')
+        a = balanced(data.info['account'])
+        assert len(data) == len(one) - lost == a['trial']['used'] and sum(a['trial']['left_out'].values()) == len(CasMe3(root).ledger.units['trial']) - len(data)
+        assert a['trial']['left_out']['clip left out: infinity in PPG'] == lost - 1
+        assert a['person']['left_out']['not in the sheet'] == folders and a['person']['used'] == 2
+        (root/'part_C/78/a').mkdir(parents=True, exist_ok=True)
+
+
+RUN = """
+import sys
+from emonb.core import DataError
+from emonb.data.casme3 import CasMe3, annotations
+for f in (lambda: annotations(sys.argv[1]), lambda: CasMe3(sys.argv[1]).audit(), lambda: [CasMe3(sys.argv[1])[i] for i in range(3)]):
+    try: print('read', len(f()))
+    except DataError as e: print('refused', e)
+"""
+
+
+@pytest.mark.parametrize('cell', ['1e2147483648', '1e4294967297', '\u22125', '3,5', '1_000', '٣', '9'*400])
+@pytest.mark.parametrize('file', ['s.csv', 's.xlsx', 'part_C/01/01.txt'])
+def test_a_number_that_is_none_never_ends_the_process(tmp_path, file, cell):
+    root = part_c(tmp_path, name=file if file.startswith('s.') else 's.csv')
+    if file.endswith('txt'): edit(root/file, 57, f'0.0045\t{cell}\t0\t0\t5\t0\t0')
+    else: sheet(root/file, [(1, 1, cell, 18, '4', 'negative'), *C[1:]])
+    r = subprocess.run([sys.executable, '-c', RUN, str(root)], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0 and not r.stderr, r.stderr
+    if file.endswith('txt'): assert 'refused' in r.stdout.splitlines()[2] and 'row 57' in r.stdout
+    else: assert r.stdout.startswith('read 4') and 'refused' not in r.stdout      # its row gives no clip
+
+
+def test_a_number_too_large_in_a_spreadsheets_own_number(tmp_path):
+    "A numeric cell that no program would write: the sheet is refused in a sentence."
+    import zipfile
+    sheet(tmp_path/'s.xlsx')
+    with zipfile.ZipFile(tmp_path/'s.xlsx') as z: parts = {n: z.read(n) for n in z.namelist()}
+    name = 'xl/worksheets/sheet1.xml'
+    changed = parts[name].replace(b'<v>12</v>', b'<v>1e2147483648</v>', 1)
+    assert changed != parts[name]
+    with zipfile.ZipFile(tmp_path/'s.xlsx', 'w') as z:
+        for n, data in (parts | {name: changed}).items(): z.writestr(n, data)
+    r = subprocess.run([sys.executable, '-c', RUN, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 0 and r.stdout.count('refused') == 3 and 's.xlsx' in r.stdout, r.stdout + r.stderr
 
 
 # the real sheets

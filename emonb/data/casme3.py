@@ -97,7 +97,9 @@ def _first_bad_row(path) -> str:
 
 def _numbers(path) -> np.ndarray:
     "The rows of a physiology file, (S, C) float64; marker columns may be blank."
-    if not os.access(path, os.R_OK): raise DataError(f"{path}: cannot be read ({'no permission' if Path(path).exists() else 'no such file'}); see data/README.md for where it is expected")
+    if not os.access(path, os.R_OK):
+        why = 'no permission' if Path(path).exists() else 'no such file'
+        raise DataError(f'{path}: cannot be read ({why}); see data/README.md for where it is expected')
     x = read_numbers(path)
     while x.shape[1] and np.isnan(x[:, -1]).all(): x = x[:, :-1]       # a tab at the end of each row
     k = len(COLUMNS)
@@ -301,7 +303,8 @@ def _read_rows(path, sheet, table, part, root, max_s) -> tuple[pd.DataFrame, lis
     rows['stimulus'] = rows.letter.str.lower().where(rows.letter != '', 'unknown')
     rows['said'] = rows.emotion.str.lower().map(lambda e: SPELLINGS.get(e, e))
     file = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
-    defects, level, why, seen, ledger = [d | dict(level=NOTED) for d in name_defects(filter(None, rows.subject), file)], [], [], {}, Ledger()
+    defects = [d | dict(level=NOTED) for d in name_defects(filter(None, rows.subject), file)]
+    level, why, seen, ledger = [], [], {}, Ledger()
     rows['subject'] = same_people(rows.subject)
     for unit, names in units(rows).items(): ledger.met(unit, names)
     for _, r in rows.iterrows():
@@ -532,7 +535,9 @@ class CasMe3:
         self.streams, self._files, keep, gone = _clip_files(self.tree, clips, max_missing)
         self.meta = clips.loc[keep, META].reset_index(drop=True)
         self._account(rows, clips[~np.array(keep, bool)])
-        if not len(self.meta): raise DataError(f'{self.root}: {len(rows)} labelled rows but no clip can be made of them{_first(self.defects + gone)}; compare onsets, folder names and frame numbers with {self.sheet.name}')
+        if not len(self.meta):
+            raise DataError(f'{self.root}: {len(rows)} labelled rows but no clip can be made of them{_first(self.defects + gone)}; '
+                            f'compare onsets, folder names and frame numbers with {self.sheet.name}')
         self.defects += gone
         if self.has_signals: self.defects += _text_defects(self.tree, self.meta.subject.unique())
         if strict: _stop(self.defects + _tree_defects(self), self.root)

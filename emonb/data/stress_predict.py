@@ -29,16 +29,19 @@ TASKS  = ['baseline', 'stroop', 'relax_1', 'interview', 'relax_2', 'hyperventila
 EARLIEST, LATEST = 1e9, 1e10      # plausible starts, s since 1970: 2001 to 2286
 
 def read_head(path, rate:float) -> float:
-    "Start of an E4 file in s since 1970, after checking its two header rows. `DataError` if they are missing, the start is not plausible or the rate is not `rate`."
+    "Start of an E4 file in s since 1970. `DataError` if a header row is missing, the start implausible, the rate not `rate`."
     try:
         with open(path, encoding='utf-8', errors='replace') as f: head = [f.readline(1000).strip() for _ in range(2)]
-    except FileNotFoundError as e: raise DataError(f'{path}: no such file; each subject needs {", ".join(f"{k}.csv" for k in RATES)}') from e
+    except FileNotFoundError as e:
+        raise DataError(f'{path}: no such file; each subject needs {", ".join(f"{k}.csv" for k in RATES)}') from e
     except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror}); fetch the file again') from e
     start, found = map(number, head)
     if not EARLIEST < start < LATEST:
-        raise DataError(f'{path}, row 1: {head[0]!r} is not a start time in s since 1970; the header is missing or damaged, fetch the file again')
+        raise DataError(f'{path}, row 1: {head[0]!r} is not a start time in s since 1970; '
+                        'the header is missing or damaged, fetch the file again')
     if found != rate:
-        raise DataError(f'{path}, row 2: sampling rate {head[1]!r} where {rate:g} Hz is expected; the header is missing or the file is not {path.name}')
+        raise DataError(f'{path}, row 2: sampling rate {head[1]!r} where {rate:g} Hz is expected; '
+                        f'the header is missing or the file is not {path.name}')
     return start
 
 def read_signal(path, rate:float) -> tuple[float, np.ndarray]:
@@ -49,7 +52,8 @@ def read_signal(path, rate:float) -> tuple[float, np.ndarray]:
     x = numbers(rows[2:])
     if not (ok := np.isfinite(x)).all():
         bad = int(np.argmin(ok)) + 2
-        raise DataError(f'{path}, row {bad+1}: {rows[bad].strip()[:20]!r} is not a number; repair that row, or leave the subject out')
+        cell = rows[bad].strip()[:20]
+        raise DataError(f'{path}, row {bad+1}: {cell!r} is not a number; repair that row, or leave the subject out')
     return start, x
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-010
@@ -59,14 +63,17 @@ LONGEST = 86400      # s: no session lasts a day
 def _label_columns(path) -> tuple[dict, np.ndarray]:
     "The cells of the needed columns of the label table, and the file's row of each."
     try: head, *rows = read_rows(path) or [[]]
-    except DataError as e: raise SetError(f'{path}: cannot be read as a table ({reason_of(e)}); it should be {LABELS} of the set') from e
+    except DataError as e:
+        raise SetError(f'{path}: cannot be read as a table ({reason_of(e)}); it should be {LABELS} of the set') from e
     head = [c.strip() for c in head]
     if not head: raise SetError(f'{path}: cannot be read as a table (it is empty); it should be {LABELS} of the set')
     for c in NEEDED:
-        if head.count(c) != 1: raise SetError(f"{path}: column {c!r} is {'missing' if c not in head else 'there twice'}; there are {', '.join(head)}")
+        fault = {0: 'missing', 1: ''}.get(head.count(c), 'there twice')
+        if fault: raise SetError(f"{path}: column {c!r} is {fault}; there are {', '.join(head)}")
     filled = [(k, r) for k, r in enumerate(rows, 2) if any(r)]
     for k, r in filled:
-        if len(r) != len(head): raise DataError(f'{path}, row {k}: {len(r)} cells where the header has {len(head)}; repair the row')
+        if len(r) != len(head):
+            raise DataError(f'{path}, row {k}: {len(r)} cells where the header has {len(head)}; repair the row')
     return {c: [r[head.index(c)] for _, r in filled] for c in NEEDED}, np.array([k for k, _ in filled], int)
 
 def read_labels(path) -> pd.DataFrame:
@@ -74,14 +81,18 @@ def read_labels(path) -> pd.DataFrame:
     cells, row = _label_columns(path)
     for c, (lo, hi, expected) in NEEDED.items():
         ok = whole(cells[c], lo, hi)
-        if not ok.all(): raise DataError(f"{path}, row {row[ok.argmin()]}: {c} is {cells[c][ok.argmin()][:20]!r}; {expected} is expected")
+        bad = int(ok.argmin()) if len(ok) else 0
+        if not ok.all(): raise DataError(f"{path}, row {row[bad]}: {c} is {cells[c][bad][:20]!r}; {expected} is expected")
     who, second, label = (numbers(cells[c]).astype(int) for c in NEEDED)
     out = pd.DataFrame(dict(subject=[f'S{p:02d}' for p in who], second=second, label=label))
     step = out.groupby('subject').second.diff()
     if (back := step <= 0).any():
-        raise DataError(f'{path}, row {row[back.idxmax()]}: time does not increase within {out.subject[back.idxmax()]}; a second is there twice or rows are out of order')
+        k = back.idxmax()
+        raise DataError(f'{path}, row {row[k]}: time does not increase within {out.subject[k]}; '
+                        'a second is there twice or rows are out of order')
     if (jump := step > LONGEST).any():
-        raise DataError(f'{path}, row {row[jump.idxmax()]}: time jumps by {step[jump.idxmax()]:.0f} s within {out.subject[jump.idxmax()]}; repair the row')
+        k = jump.idxmax()
+        raise DataError(f'{path}, row {row[k]}: time jumps by {step[k]:.0f} s within {out.subject[k]}; repair the row')
     return out
 
 def segments(labels:pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +131,9 @@ class StressPredict:
         self.sources = [self.label_file, *(self.folders[s]/f'{k}.csv' for s in self.subjects for k in RATES)]
         rows = [r for s in self.subjects for r in self._windows(s, by_subject[s])]
         self.meta = pd.DataFrame(rows, columns=['subject', 'trial', 'stimulus', 'order', 'start_s', 'length_s', 'label'])
-        if not rows: raise SetError(f'{self.label_file}: no window of {self.window_s:g} s can be used{self._first_reasons()}; give a shorter window_s or repair the files')
+        if not rows:
+            raise SetError(f'{self.label_file}: no window of {self.window_s:g} s can be used{self._first_reasons()}; '
+                           'give a shorter window_s or repair the files')
 
     def _find(self):
         "Folders by subject, further folders of the same subject, and the label table, flat or as published."
@@ -154,7 +167,8 @@ class StressPredict:
 # %% ../../nbs/13_stress_predict.ipynb #cell-045
 def units(self, meta:pd.DataFrame) -> dict:
     "What the rows of a table are called in the ledger: persons, trials (task segments) and windows."
-    return dict(person=list(meta.subject), trial=list(meta.trial), window=[f'{s} {t}' for s, t in zip(meta.subject, meta.start_s)])
+    windows = [f'{s} {t}' for s, t in zip(meta.subject, meta.start_s)]
+    return dict(person=list(meta.subject), trial=list(meta.trial), window=windows)
 
 def _usable(self, chosen, parts, labels, strict) -> list:
     "The chosen subjects whose files can be opened; everybody else is written into the ledger with all that the labels promise of them."
@@ -169,7 +183,8 @@ def _usable(self, chosen, parts, labels, strict) -> list:
             if strict: raise
             self._damaged[s] = e
             self._tell(self.folders.get(s, self.root/s), str(e), 'subject left out')
-        self._leave(s, reason_of(self._damaged[s]) if s in chosen else 'not chosen', parts[parts.subject == s], labels[s].second)
+        reason = reason_of(self._damaged[s]) if s in chosen else 'not chosen'
+        self._leave(s, reason, parts[parts.subject == s], labels[s].second)
     return [s for s in chosen if s in good]
 
 def _leave(self, subject:str, reason:str, parts, seconds):
@@ -187,12 +202,14 @@ def _first_reasons(self) -> str:
     told += [f"{d['subject']} at {d['start_s']:g} s: {d['why']}" for d in self._dropped]
     return f" ({', '.join(told[:3])}{' …' if len(told) > 3 else ''})" if told else ''
 
-StressPredict.units, StressPredict._usable, StressPredict._leave, StressPredict._tell, StressPredict._first_reasons = units, _usable, _leave, _tell, _first_reasons
+for f in (units, _usable, _leave, _tell, _first_reasons): setattr(StressPredict, f.__name__, f)
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-015
 def _starts(self, subject:str) -> tuple[dict, float, float]:
     "Start of each file, the first of them (the session's zero), and the whole second at which all have begun (both s since 1970)."
-    if subject not in self.folders: raise SetError(f'{self.root/subject}: no such folder, though the label table names that subject; fetch it, or choose others with subjects=')
+    if subject not in self.folders:
+        raise SetError(f'{self.root/subject}: no such folder, though the label table names that subject; '
+                       'fetch it, or choose others with subjects=')
     starts = {k: read_head(self.folders[subject]/f'{k}.csv', r) for k, r in RATES.items()}
     first, last = min(starts.values()), float(np.ceil(max(starts.values())))
     if last - first > 60: raise DataError(f"{self.folders[subject]}: the four files begin {last - first:.0f} s apart; they are not of one session, fetch them again")
@@ -225,7 +242,8 @@ def _windows(self, subject:str, labels:pd.DataFrame) -> list:
     mine = self.segments[self.segments.subject == subject]
     seconds, segment, tasks = mine.second.to_numpy(), mine.segment.tolist(), mine.task.tolist()
     t, rows, k = max(begin, float(zero)), [], 0
-    for t_before in self._before(t, zero, zero + len(by_second)): self._drop(subject, t_before - first, 'signals begin after it', 'not recorded')
+    for early in self._before(t, zero, zero + len(by_second)):
+        self._drop(subject, early - first, 'signals begin after it', 'not recorded')
     while t + self.window_s <= zero + len(by_second):
         inside = by_second[int(np.floor(t)) - zero:int(np.ceil(t + self.window_s)) - zero]
         why = ('a second without label' if inside.min() < 0 else 'labels change within' if inside.min() != inside.max() else
@@ -263,11 +281,14 @@ for f in (_starts, session, _drop, _windows, _before, _account): setattr(StressP
 def audit(self) -> pd.DataFrame:
     "Every oddity of the set as (file, row, defect, action); row None where a whole file is meant."
     rel, out = lambda p: str(p.relative_to(self.root)), []
-    for s in sorted(set(self.folders) - set(self.subjects) - set(self._damaged)): out.append((rel(self.folders[s]), None, 'no labels, or not chosen', 'subject left out'))
+    for s in sorted(set(self.folders) - set(self.subjects) - set(self._damaged)):
+        out.append((rel(self.folders[s]), None, 'no labels, or not chosen', 'subject left out'))
     for d in self.defects:
-        if d['action'] == 'subject left out': out.append((rel(Path(d['file'])), None, re.sub(r'^.*?: ', '', d['defect'], count=1), d['action']))
+        fault = re.sub(r'^.*?: ', '', d['defect'], count=1)
+        if d['action'] == 'subject left out': out.append((rel(Path(d['file'])), None, fault, d['action']))
     out += [(rel(p), None, 'a second folder of the subject', 'passed over') for p in self._twice]
-    out += [tuple(d.values()) for d in name_defects([*self.folders, *(p.name for p in self.folders.values()), *(p.name for p in self._twice)])]
+    spelled = [*self.folders, *(p.name for p in [*self.folders.values(), *self._twice])]
+    out += [tuple(d.values()) for d in name_defects(spelled)]
     for (s, why), g in pd.DataFrame(self._dropped, columns=['subject', 'start_s', 'why']).groupby(['subject', 'why']):
         out.append((rel(self.label_file), None, f"{s}: {len(g)} windows: {why}", 'windows dropped'))
     for s in self.subjects: out += self._subject_oddities(s, rel)
@@ -279,7 +300,8 @@ def _subject_oddities(self, s:str, rel) -> list:
     if begin > first: out.append((rel(self.folders[s]), None, f'files begin {begin - first:g} s apart', f'first {begin - first:g} s left out'))
     if (t := self.folders[s]/f'tags_{s}.csv').is_file():
         tags = numbers(read_text(t).split())
-        for i in np.flatnonzero(~((tags >= first) & (tags <= first + 2*3600))): out.append((rel(t), int(i) + 1, f'tag {first - tags[i]:.0f} s before the session', 'tags are not used'))
+        for i in np.flatnonzero(~((tags >= first) & (tags <= first + 2*3600))):
+            out.append((rel(t), int(i) + 1, f'tag {first - tags[i]:.0f} s before the session', 'tags are not used'))
     if s not in set(self.meta.subject): out.append((rel(self.folders[s]), None, 'no pure window', 'subject left out'))
     return out
 

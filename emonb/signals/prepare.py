@@ -187,7 +187,8 @@ def _prepare(reader, s, folder, key, strict) -> Prepared:
 def _nothing_left(name:str, said:list) -> str:
     "The sentence for a set of which no recording could be used: the first different files and why."
     first = list(dict.fromkeys(d.split(';')[0] for d in said))
-    return f"{name}: no recording could be used ({'; '.join(first[:3])}{' …' if len(first) > 3 else ''}); repair the files or leave the modality out"
+    told = '; '.join(first[:3]) + (' …' if len(first) > 3 else '')
+    return f'{name}: no recording could be used ({told}); repair the files or leave the modality out'
 
 # %% ../../nbs/25_prepare.ipynb #cell-014
 def hand_features(x:dict, info:dict) -> tuple[np.ndarray, list[str]]:
