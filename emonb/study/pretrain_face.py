@@ -27,6 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, check_table, dataset_root, device_of, fingerprint, fold_seed, notebook_values, progress, provenance_of_run, resolve, run_lock, seed_everything, write_bytes, write_json
 from ..data.afew_va import LIMIT, RATINGS, AfewVa, AfewVaTwin, eye_centres, simulated_afew_va_root
+from ..data.people import same_people
 from ..data.recordings import provenance_of
 from ..models.face_net import AffectCNN, affect_loss, load_cnn
 from ..signals.faces import Face, face_pose, pose_transform, warp_color
@@ -53,6 +54,7 @@ class Crops:
     provenance: str        # 'real' or 'simulated'
     fingerprint: str       # of pictures, annotations and settings
     defects: list          # file, row, defect, action
+    account: dict          # person, clip, frame → found, used, left_out
 
     @property
     def groups(self) -> np.ndarray: return self.meta.group.to_numpy()
@@ -77,16 +79,20 @@ def face_crops(data:AfewVa, size:int=64, aspect:float=1., strict:bool=False) -> 
     if strict and lost: raise DataError(lost[0]) from None
     meta = data.meta.iloc[note['rows']].reset_index(drop=True)
     defects = data.defects + [dict(file=s.split(' (', 1)[0], row=s.split('(', 1)[1].split(')')[0], defect=s.split(': ', 1)[1].split(';')[0], action='frame left out') for s in lost]
-    return Crops(x, (meta[list(RATINGS)].to_numpy()/LIMIT).astype(np.float32), meta, data.provenance, key, defects)
+    gone = sorted({*range(len(data))} - {*note['rows']})
+    account = data.account(note['rows'], gone if len(gone) == len(lost) else ())
+    y = (meta[list(RATINGS)].to_numpy()/LIMIT).astype(np.float32)
+    return Crops(x, y, meta, data.provenance, key, defects, account)
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-013
 def hold_out(groups, share:float=.2, seed:int=0) -> np.ndarray:
     "(N,) bool, True for the rows of the held-out groups (at least one, at most all but one). EmonbError for fewer than two groups."
-    names = np.unique(np.asarray(groups).astype(str))
-    if len(names) < 2: raise EmonbError(f'only one actor or clip ({names[0]}): nothing can be held out; give more clips') from None
+    groups = np.asarray(same_people(groups))
+    names = np.unique(groups)
+    if len(names) < 2: raise EmonbError(f'only one actor or clip ({names[0]}): nothing can be held out; give more clips')
     k = int(np.clip(round(share*len(names)), 1, len(names) - 1))
     out = np.random.default_rng(fold_seed(seed, 'held out')).permutation(names)[:k]
-    return np.isin(np.asarray(groups).astype(str), out)
+    return np.isin(groups, out)
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-016
 MEASURES = ('CCC', 'RMSE')
@@ -212,7 +218,8 @@ def weights_note(path) -> dict:
 
 def load_pretrained(net, path) -> str:
     """Weights of this chapter into a `FaceNet`, or the face of a `DeepFusion`; sets and gives `weights`: 'random', 'pretrained (AFEW-VA)',
-    'pretrained (SIMULATED twin of AFEW-VA)'. No file: random weights, and a line that says so. DataError for a damaged file or another network's."""
+    'pretrained (SIMULATED twin of AFEW-VA)'. No file: random weights, and a line that says so. DataError for a damaged file, another network's, or
+    a weight that is not finite."""
     face = net.parts['face'] if hasattr(net, 'parts') and 'face' in net.parts else net
     if not hasattr(face, 'cnn'): raise EmonbError(f'{type(net).__name__} has no face CNN to load weights into; include the modality face') from None
     note = weights_note(path) if path and Path(path).exists() else {}
@@ -343,7 +350,7 @@ def write_run(r:Pretrained, out:Path):
     lost = sum(d['action'].endswith('left out') for d in r.faces.defects)
     write_json(out/'summary.json', report.plain(dict(title=report.title('face CNN, valence and arousal', provenance), metrics=r.entries[0]['scores'], floors=kinds['floor'], baselines=kinds['baseline'], oracle=kinds['oracle'],
         differences=r.differences.to_dict('records'), n=int(r.test.sum()), n_train=int((~r.test).sum()), n_groups=len(np.unique(r.faces.groups[r.test])), provenance=provenance, parameters=r.parameters, seconds=round(r.seconds, 2),
-        weights=r.weights.name, fingerprint=r.faces.fingerprint, left_out=lost, losses=r.losses, run=r.run)))
+        weights=r.weights.name, fingerprint=r.faces.fingerprint, left_out=lost, account=r.faces.account, losses=r.losses, run=r.run)))
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-036
 def show_setting(r:Pretrained):
