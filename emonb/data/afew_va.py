@@ -155,7 +155,8 @@ def find_clips(root) -> tuple[dict, list]:
         except OSError as e: raise SetError(f'{folder}: cannot be read ({e.strerror}); check its permissions') from e
         for p in entries:
             if p.is_dir() and re.fullmatch(r'[0-9]{3}', name := person_key(p.name)):
-                if name in found: raise SetError(f'{p}: clip {name} is there twice (also {found[name]}); keep one of them')
+                if name in found:
+                    raise SetError(f'{p}: clip {name} is there twice (also {found[name]}); keep one of them')
                 found[name] = p
             elif is_other_clip(p): other.append(p)
             elif p.is_dir() and not p.name.startswith('.') and depth < 2 and not p.name.endswith('_cropped'): look(p, depth + 1)
@@ -178,7 +179,9 @@ def frame_fault(frame) -> str|None:
         if not np.isfinite(v := number(v)): return f'{k} is NaN or infinite'
         if abs(v) > LIMIT: return f'{k} is {v:g}, outside −10 to 10'
     if 'landmarks' not in frame: return 'no landmarks'
-    try: plain, points = {type(v) for pair in frame['landmarks'] for v in pair}, np.asarray(frame['landmarks'], np.float64)
+    try:
+        plain = {type(v) for pair in frame['landmarks'] for v in pair}
+        points = np.asarray(frame['landmarks'], np.float64)
     except (ValueError, TypeError, OverflowError): return 'landmarks are not pairs of numbers'
     if not plain <= {int, float}: return 'landmarks are not pairs of numbers'
     if points.shape != (POINTS, 2): return f"{len(points) if points.ndim else 0} landmarks of shape {points.shape} where 68 pairs are expected"
@@ -193,7 +196,9 @@ def read_json(path:Path) -> dict:
     except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror}); check the file') from None
     except (ValueError, RecursionError): raise DataError(f'{path}: not readable as JSON; copy the clip again') from None
     if not isinstance(found, dict) or not isinstance(found.get('frames'), dict) or not found['frames']: raise DataError(f'{path}: no frames in it; copy the clip again') from None
-    if person_key(found.get('video_id', path.stem)) != person_key(path.stem): raise DataError(f"{path}: video_id is {str(found['video_id'])[:20]!r}, so these ratings may belong to another clip; copy the clip again") from None
+    if person_key(found.get('video_id', path.stem)) != person_key(path.stem):
+        said = str(found['video_id'])[:20]
+        raise DataError(f"{path}: video_id is {said!r}, so these ratings may belong to another clip; copy the clip again")
     return found
 
 # %% ../../nbs/18_afew_va.ipynb #cell-021
@@ -210,7 +215,7 @@ def pictures_of(folder:Path) -> dict:
     return {p.stem: p for p in sorted(folder.iterdir(), reverse=True) if p.suffix.lower() in PICTURES}
 
 def meet_clip(folder:Path, ledger:Ledger) -> str:
-    "Write down a clip and the frames that its annotation or its pictures promise; gives the actor ('' if none is named)."
+    "Write down a clip and the frames that its annotation or pictures promise; gives the actor ('': none is named)."
     name = person_key(folder.name)
     ledger.met('clip', [name])
     ledger.met('frame', [f'{name}/{k}' for k in pictures_of(folder) if NUMBERED.fullmatch(k)])
@@ -219,7 +224,7 @@ def meet_clip(folder:Path, ledger:Ledger) -> str:
     ledger.met('frame', [f'{name}/{k}' for k in found['frames']])
     return actor_of(found)
 
-# %% ../../nbs/18_afew_va.ipynb #cell-032
+# %% ../../nbs/18_afew_va.ipynb #cell-038
 def read_clip(folder:Path, ledger=None) -> tuple[list, list, list]:
     "Rows (dicts), their landmarks (68, 2) and the defects of one clip; nothing is raised for a faulty frame."
     rows, points, defects, name = [], [], [], person_key(folder.name)
@@ -229,8 +234,9 @@ def read_clip(folder:Path, ledger=None) -> tuple[list, list, list]:
     try: found = read_json(file)
     except DataError as e:
         note(file, 'clip', str(e).split(': ', 1)[1].split(';')[0], 'clip left out')
-        ledger.left_out('clip', [name], 'annotation cannot be used')
-        ledger.left_out('frame', [f'{name}/{k}' for k in pictures if NUMBERED.fullmatch(k)], 'annotation cannot be used')
+        why = 'annotation cannot be used'
+        ledger.left_out('clip', [name], why)
+        ledger.left_out('frame', [f'{name}/{k}' for k in pictures if NUMBERED.fullmatch(k)], why)
         return rows, points, defects
     for key, frame in sorted(found['frames'].items()):
         fault = None if NUMBERED.fullmatch(key) else 'its name is not a number'
@@ -240,12 +246,14 @@ def read_clip(folder:Path, ledger=None) -> tuple[list, list, list]:
             note(file, f'frame {key[:20]}', fault, 'frame left out')
             ledger.left_out('frame', [f'{name}/{key}'], why)
             continue
-        rows.append(dict(clip=name, actor=actor_of(found), frame=int(key), path=pictures[key], **{k: float(frame[k]) for k in RATINGS}))
+        ratings = {k: float(frame[k]) for k in RATINGS}
+        rows.append(dict(clip=name, actor=actor_of(found), frame=int(key), path=pictures[key], **ratings))
         points.append(np.asarray(frame['landmarks'], np.float32))
     if not rows: ledger.left_out('clip', [name], 'none of its frames can be used')
     unrated = [k for k in pictures if NUMBERED.fullmatch(k) and k not in found['frames']]
     ledger.left_out('frame', [f'{name}/{k}' for k in unrated], 'no annotation names it')
-    stray = [p.name for p in sorted(folder.iterdir()) if p != file and not (p.stem in found['frames'] and p.stem in pictures)]
+    used = {k for k in found['frames'] if k in pictures}
+    stray = [p.name for p in sorted(folder.iterdir()) if p != file and p.stem not in used]
     if stray: note(folder/stray[0], '', 'no annotation names this' + (f' (and {len(stray) - 1} more here)' if len(stray) > 1 else ''), 'ignored')
     return rows, points, defects
 
@@ -269,7 +277,8 @@ class AfewVa:
         self.leave(set(odd), 'its name is not three digits')
         for name, folder in list(found.items())[:clips or None]:
             r, p, d = read_clip(folder, self.ledger)
-            self.ledger.left_out('frame', [f"{name}/{row['path'].stem}" for k, row in enumerate(r) if k % every], 'not chosen')
+            between = [f"{name}/{row['path'].stem}" for k, row in enumerate(r) if k % every]
+            self.ledger.left_out('frame', between, 'not chosen')
             rows += r[::every]; points += p[::every]; self.defects += d
         self.leave(set(list(found)[clips or len(found):]), 'not chosen')
         self.leave_people({row['clip'] for row in rows})
@@ -283,10 +292,11 @@ class AfewVa:
         self.meta, self.landmarks = pd.DataFrame(rows), np.stack(points)
         self.paths = self.meta.pop('path').tolist()
         self.meta['group'] = self.meta['clip'].map(self.people)
-        self.sources = [*self.paths, *(f/f'{f.name}.json' for name, f in found.items() if name in set(self.meta['clip']))]
+        used = set(self.meta['clip'])
+        self.sources = [*self.paths, *(f/f'{f.name}.json' for name, f in found.items() if name in used)]
 
     def meet(self, found:dict) -> dict:
-        "Write down every clip, frame and person before any is chosen; clip → its person: the actor's first spelling, else the clip."
+        "Write down every clip, frame and person before any is chosen; gives clip → actor's first spelling, or the clip."
         actors = {name: meet_clip(folder, self.ledger) for name, folder in found.items()}
         self.defects += name_defects([a for a in actors.values() if a], self.root)
         first = dict(zip(actors, same_people([a or f'clip {name}' for name, a in actors.items()])))
@@ -302,11 +312,12 @@ class AfewVa:
         "Write down the people of whom no clip is used."
         for who in {*self.people.values()} - {self.people[c] for c in used}:
             reasons = {self.ledger.units['clip'][c] for c, w in self.people.items() if w == who}
-            self.ledger.left_out('person', [who], reasons.pop() if len(reasons) == 1 else 'none of its clips can be used')
+            why = reasons.pop() if len(reasons) == 1 else 'none of its clips can be used'
+            self.ledger.left_out('person', [who], why)
 
     def account(self, rows=None, unreadable=()) -> dict:
-        """Unit (person, clip, frame) → found, used, left_out. `rows`: positions of the frames that are used, default all;
-        `unreadable`: of those whose picture turned out to be damaged (chapter 57)."""
+        """Unit (person, clip, frame) → found, used, left_out. `rows`: positions of the frames that are used,
+        default all; `unreadable`: of those whose picture turned out to be damaged (chapter 57)."""
         rows, why, ledger = range(len(self)) if rows is None else rows, 'picture cannot be read', self.ledger.copy()
         names = [f'{c}/{p.stem}' for c, p in zip(self.meta['clip'], self.paths)]
         gone = self.meta.index.isin(unreadable)

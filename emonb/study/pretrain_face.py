@@ -89,7 +89,8 @@ def hold_out(groups, share:float=.2, seed:int=0) -> np.ndarray:
     "(N,) bool, True for the rows of the held-out groups (at least one, at most all but one). EmonbError for fewer than two groups."
     groups = np.asarray(same_people(groups))
     names = np.unique(groups)
-    if len(names) < 2: raise EmonbError(f'only one actor or clip ({names[0]}): nothing can be held out; give more clips')
+    if len(names) < 2:
+        raise EmonbError(f'only one actor or clip ({names[0]}): nothing can be held out; give more clips')
     k = int(np.clip(round(share*len(names)), 1, len(names) - 1))
     out = np.random.default_rng(fold_seed(seed, 'held out')).permutation(names)[:k]
     return np.isin(groups, out)
@@ -218,8 +219,8 @@ def weights_note(path) -> dict:
 
 def load_pretrained(net, path) -> str:
     """Weights of this chapter into a `FaceNet`, or the face of a `DeepFusion`; sets and gives `weights`: 'random', 'pretrained (AFEW-VA)',
-    'pretrained (SIMULATED twin of AFEW-VA)'. No file: random weights, and a line that says so. DataError for a damaged file, another network's, or
-    a weight that is not finite."""
+    'pretrained (SIMULATED twin of AFEW-VA)'. No file: random weights, and a line that says so.
+    DataError for a damaged file, another network's, or a weight that is not finite."""
     face = net.parts['face'] if hasattr(net, 'parts') and 'face' in net.parts else net
     if not hasattr(face, 'cnn'): raise EmonbError(f'{type(net).__name__} has no face CNN to load weights into; include the modality face') from None
     note = weights_note(path) if path and Path(path).exists() else {}
@@ -350,7 +351,8 @@ def write_run(r:Pretrained, out:Path):
     lost = sum(d['action'].endswith('left out') for d in r.faces.defects)
     write_json(out/'summary.json', report.plain(dict(title=report.title('face CNN, valence and arousal', provenance), metrics=r.entries[0]['scores'], floors=kinds['floor'], baselines=kinds['baseline'], oracle=kinds['oracle'],
         differences=r.differences.to_dict('records'), n=int(r.test.sum()), n_train=int((~r.test).sum()), n_groups=len(np.unique(r.faces.groups[r.test])), provenance=provenance, parameters=r.parameters, seconds=round(r.seconds, 2),
-        weights=r.weights.name, fingerprint=r.faces.fingerprint, left_out=lost, account=r.faces.account, losses=r.losses, run=r.run)))
+        weights=r.weights.name, fingerprint=r.faces.fingerprint, left_out=lost,
+        account=r.faces.account, losses=r.losses, run=r.run)))
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-036
 def show_setting(r:Pretrained):
