@@ -2,6 +2,8 @@
 import ast
 import json
 import shutil
+import subprocess
+import sys
 
 import nbformat
 import numpy as np
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from conftest import NBS
 from emonb.core import DataError, EmonbError, SetError
 from emonb.data.afew_va import AfewVa, AfewVaTwin, read_clip, simulated_afew_va_root, truth_table, write_afew_va
+from emonb.data.people import UNEXPLAINED
 from emonb.data.recordings import MARKER
 from emonb.models.deep_fusion import DeepFusion
 from emonb.models.face_net import AffectCNN, FaceNet
@@ -86,6 +89,110 @@ def test_a_faulty_frame_is_left_out_and_named(tree, fault):
     row = data.audit().iloc[0]
     assert (row.file, row.row, row.action) == ('002/002.json', 'frame 00002', 'frame left out') and fault in row.defect
     assert '002.json, frame 00002' in refuses(fault.replace('(', r'\('), AfewVa, tree, strict=True)
+
+KILLERS = ['1' + '0'*400, '-1' + '0'*400, '1e2147483648', '1e4294967297', '1e400', 'Infinity', 'NaN', '"5"',
+           '"1e2147483648"', '[5]', '{}', 'true', 'null', '9'*5000]
+
+def test_no_number_of_an_annotation_ends_the_process(tree):
+    "In a process of its own, each as a rating and as a landmark's coordinate: the frame is left out and named."
+    path = tree/'002/002.json'
+    said = path.read_text()
+    code = """if True:
+        import json, sys
+        from pathlib import Path
+        from emonb.data.afew_va import AfewVa
+        root, texts = sys.argv[1], json.load(sys.stdin)
+        for text in texts:
+            (Path(root)/'002/002.json').write_text(text)
+            data = AfewVa(root)
+            print(json.dumps([len(data), data.audit().row.tolist(), data.account()['frame']]))
+    """
+    frame = json.loads(said)['frames']['00001']
+    rating = [said.replace(f'"valence": {frame["valence"]}', f'"valence": {k}', 1) for k in KILLERS]
+    place = [said.replace(f'{frame["landmarks"][7][0]}', k, 1) for k in KILLERS]
+    assert said not in rating + place
+    call, texts = [sys.executable, '-c', code, str(tree)], json.dumps(rating + place)
+    done = subprocess.run(call, input=texts, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-500:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 2*len(KILLERS)
+    for killer, (n, rows, account) in zip(KILLERS*2, found):
+        whole_clip = killer == '9'*5000                                       # Python itself reads no number so long
+        assert (n, len(rows)) == ((16, 1) if whole_clip else (19, 1)) and account['used'] == n, killer
+        assert UNEXPLAINED not in account['left_out'], killer
+        assert rows[0].startswith('clip' if whole_clip else 'frame 0000'), killer
+
+def balanced(account):
+    "The account, if every actor, clip and frame is there or left out for a stated reason."
+    for unit, a in account.items():
+        assert a['found'] == a['used'] + sum(a['left_out'].values()) and UNEXPLAINED not in a['left_out'], (unit, a)
+    return account
+
+def test_spellings_of_one_actor_stay_on_one_side(tree):
+    "The twin's clips 001 and 004 show actor 1, 002 and 005 actor 2."
+    plain = AfewVa(tree)
+    for clip, name in (('004', 'Actor  1'), ('005', 'actor\u200b 2'), ('003', 'actor 02')):
+        edit(tree/clip/f'{clip}.json', lambda d: d.update(actor=name))
+    data = AfewVa(tree)
+    groups = data.meta.groupby('clip').group.first().to_dict()
+    assert groups == {'001': 'actor 1', '002': 'actor 2', '003': 'actor 02', '004': 'actor 1', '005': 'actor 2'}
+    said = data.audit().defect
+    assert said.str.contains('one person spelled').sum() == 2
+    assert said.str.contains("near names .*'actor 02'").sum() == 1
+    people = [balanced(d.account())['person'] for d in (data, plain)]
+    assert people == [dict(found=3, used=3, left_out={})]*2
+    faces = face_crops(data)
+    for seed in range(10):
+        test = hold_out(faces.groups, .4, seed)
+        assert not {*faces.meta['clip'][test]} & {*faces.meta['clip'][~test]}
+        assert len({*test[faces.meta['clip'].isin(['001', '004'])]}) == 1
+    loose = data.meta.actor.to_numpy()                                        # the names in the files are safe, too
+    assert all(len({*hold_out(loose, .4, seed)[data.meta['clip'].isin(['001', '004'])]}) == 1 for seed in range(10))
+
+@pytest.mark.parametrize('actor', ['', ' ', '\u200b', None, [], 0])
+def test_an_actor_without_a_name_is_none(tree, actor):
+    for p in tree.glob('0*/0*.json'): edit(p, lambda d: d.update(actor=actor))
+    assert AfewVa(tree).meta.group.unique().tolist() == [f'clip 00{k}' for k in range(1, 6)]
+
+def test_every_actor_clip_and_frame_is_accounted_for(tree):
+    every = dict(person=3, clip=5, frame=20)
+    assert balanced(AfewVa(tree).account()) == {unit: dict(found=n, used=n, left_out={}) for unit, n in every.items()}
+    (tree/'001/00003.png').unlink()
+    shutil.copy(tree/'001/00000.png', tree/'001/00099.png')
+    (tree/'001/cover.jpg').write_bytes(b'x')
+    (tree/'002/00000.png').write_bytes(b'no picture')
+    edit(tree/'002/002.json', spoil_frame('00002', valence=11))
+    (tree/'003/003.json').write_text('{')                                     # the only clip of actor 3
+    for k in range(4): edit(tree/'004/004.json', spoil_frame(f'{k:05d}', landmarks=[]))
+    shutil.copytree(tree/'005', tree/'clip5')
+    (tree/'clip5/005.json').rename(tree/'clip5/clip5.json')
+    edit(tree/'clip5/clip5.json', lambda d: d.pop('video_id'))
+    (tree/'005').rename(tree/' 005')
+    (tree/' 005/005.json').rename(tree/' 005/ 005.json')
+    data = AfewVa(tree)
+    account = balanced(data.account())
+    name, unread = 'its name is not three digits', 'annotation cannot be used'
+    assert account['person'] == dict(found=3, used=2, left_out={unread: 1})
+    assert account['clip'] == dict(found=6, used=3, left_out={unread: 1, name: 1, 'none of its frames can be used': 1})
+    spoilt = {'no annotation names it': 1, 'no picture, or none of its name': 1,
+              'rating or landmarks cannot be used': 1 + 4}
+    assert account['frame'] == dict(found=6*4 + 1, used=3 + 3 + 4, left_out={unread: 4, name: 4, **spoilt})
+    faces = balanced(face_crops(data).account)
+    assert faces['frame']['used'] == account['frame']['used'] - 1
+    assert faces['frame']['left_out']['picture cannot be read'] == 1
+    assert balanced(face_crops(data).account) == faces                        # from the cache
+    some = balanced(AfewVa(tree, every=2, clips=2).account())
+    assert some['clip']['left_out']['not chosen'] == 3 and some['frame']['left_out']['not chosen'] > 8
+
+def test_an_actor_of_whom_no_picture_opens_is_accounted_for(tree):
+    for p in tree.glob('003/*.png'): p.write_bytes(b'')
+    account = balanced(face_crops(AfewVa(tree)).account)
+    why = {'picture cannot be read': 1}
+    assert account['person'] == dict(found=3, used=2, left_out=why) and account['frame']['used'] == 16
+    assert account['clip'] == dict(found=5, used=4, left_out=why)
+
+def test_a_reader_that_forgets_shows_in_the_account(whole):
+    assert AfewVa(whole).account(rows=range(1, 20))['frame']['left_out'] == {UNEXPLAINED: 1}
 
 def test_pictures_missing_unrated_and_stray(tree):
     (tree/'001/00003.png').unlink()
@@ -253,6 +360,15 @@ def test_missing_and_wrong_weights(tmp_path, capsys):
     save_file({'layers.0.weight': torch.zeros(3)}, tmp_path/'other.safetensors')
     save_file({k: v for k, v in load_file(path).items() if 'weight' in k}, tmp_path/'part.safetensors')
     for name, match in (('cut', 'not a readable safetensors'), ('text', 'not a readable safetensors'), ('other', 'another network'), ('part', 'another network')): refuses(match, load_pretrained, net, tmp_path/f'{name}.safetensors')
+    good = load_file(path)
+    for k, spoilt in enumerate((float('nan'), float('inf'), -float('inf'))):
+        name = list(good)[k]
+        bad = good[name].clone()
+        bad.view(-1)[0] = spoilt
+        save_file({**good, name: bad}, tmp_path/'spoilt.safetensors')
+        for target in (net, DeepFusion(modalities=('bio', 'face'))):
+            said = refuses('tensor .* NaN or infinity', load_pretrained, target, tmp_path/'spoilt.safetensors')
+            assert name in said and 'spoilt.safetensors: ' in said
     assert all(torch.equal(a, b) for a, b in zip(before, net.cnn.parameters()))                # nothing half-loaded
     assert load_pretrained(net, path) == 'pretrained (source not stated)'
 

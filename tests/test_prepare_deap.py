@@ -217,11 +217,14 @@ def test_a_file_that_asks_for_code_stops_the_run_by_name(tree, size):
     class Evil:
         def __reduce__(self): return eval, (f'open({str(tree/"flag")!r}, "w")',)
     for protocol in (0, 2, 4):
-        (tree/'data_preprocessed_python/s02.dat').write_bytes(pickle.dumps({'data': Evil(), 'more': b'0'*size}, protocol))
+        evil = pickle.dumps({'data': Evil(), 'more': b'0'*size}, protocol)
+        (tree/'data_preprocessed_python/s02.dat').write_bytes(evil)
         for strict, chosen in ((False, None), (True, None), (False, '2')):
-            with pytest.raises(SetError) as e: prepare_deap(Deap(tree, subjects=chosen, strict=strict), SIGNALS, strict=strict)
+            with pytest.raises(SetError) as e:
+                prepare_deap(Deap(tree, subjects=chosen, strict=strict), SIGNALS, strict=strict)
             one_sentence(e, 's02.dat', 'eval', 'was not run')
-    assert prepare_deap(Deap(tree, subjects='1,24'), SIGNALS).meta.subject.nunique() == 2      # who is not read is not opened
+    others = prepare_deap(Deap(tree, subjects='1,24'), SIGNALS)            # who is not read is not opened
+    assert others.meta.subject.nunique() == 2
     assert not (tree/'flag').exists()
     nothing_half_written(tree.parent)
 
@@ -233,7 +236,7 @@ def test_when_nothing_is_left_the_files_and_their_faults_are_named(tree):
     with pytest.raises(DataError) as e: prepare_deap(Deap(tree), SIGNALS)
     one_sentence(e, 's01.dat: damaged', 's02.dat: damaged')
 
-# what becomes of whom --------------------------------------------------------------------------------------------------------------------
+# what becomes of whom ------------------------------------------------------------------------------------------------
 
 def balanced(account):
     "The account, if every person, trial and window is in the set or left out for a stated reason."
@@ -258,7 +261,7 @@ def test_every_person_trial_and_window_is_accounted_for(tree):
     (dat/'.DS_Store').write_bytes(b'')
     (dat/'s24.dat').rename(dat/' S24\u200b.dat')
     rows = ratings.read_text().splitlines()
-    short = next(r for r in rows if r.startswith('2,'))                    # one trial of s02 is not rated; s07 has ratings and no file
+    short = next(r for r in rows if r.startswith('2,'))                    # a trial of s02 is not rated, s07 has no file
     seventh = ['7,' + r.split(',', 1)[1] for r in rows if r.startswith('2,')]
     ratings.write_text('\n'.join([r for r in rows if r != short] + seventh))
     reader = Deap(tree)
@@ -289,13 +292,15 @@ def test_a_person_whose_file_fails_late_is_accounted_for(tree):
     path = tree/'data_preprocessed_python/s02.dat'
     path.write_bytes(path.read_bytes()[:-500])
     account = balanced(prepare_deap(Deap(tree), SIGNALS).info['account'])
-    assert account['person']['left_out'] == {'signal file cannot be read': 1} and account['trial']['left_out'] == {'signal file cannot be read': 4}
+    assert account['person']['left_out'] == {'signal file cannot be read': 1}
+    assert account['trial']['left_out'] == {'signal file cannot be read': 4}
 
 def test_a_reader_that_forgets_shows_in_the_account(tree):
     "The sum can fail: a row that goes without a reason is counted as such."
     reader = Deap(tree)
     reader.meta = reader.meta.iloc[1:].reset_index(drop=True)
-    assert prepare_deap(reader, SIGNALS, folder=tree.parent/'short').info['account']['trial']['left_out'] == {UNEXPLAINED: 1}
+    account = prepare_deap(reader, SIGNALS, folder=tree.parent/'short').info['account']
+    assert account['trial']['left_out'] == {UNEXPLAINED: 1}
 
 def test_a_raw_recording_without_its_codes_leaves_the_subject_out(tree):
     path = tree/'data_original/s24.bdf'; raw = path.read_bytes(); n = int(raw[252:256])

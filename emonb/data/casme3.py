@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import cv2, numpy as np, pandas as pd
 
+from ..code_key import code_key
 from ..core import DataError, SetError, dataset_root, fingerprint, one_of
 from .numbers import number, read_numbers, read_rows
 from .people import Ledger, name_defects, person_key, reason_of, same_people
@@ -658,6 +659,6 @@ def annotations(root=None,              # folder of the set; sheets are enough
     x, features = action_units(o.rows.au)
     settings = dict(part=str(part).upper(), classes=classes, features='action units')
     provenance = 'simulated' if provenance_of(o.root) == 'simulated' else 'annotation'
-    info = dict(name='casme3', settings=settings, fingerprint=fingerprint([o.path], settings | dict(sheet=o.sheet), o.root), signals=[], feature_names=features,
+    info = dict(name='casme3', settings=settings, fingerprint=fingerprint([o.path], settings | dict(sheet=o.sheet, code=code_key(annotations)), o.root), signals=[], feature_names=features,
                 defects=[{k: str(d[k]) for k in ('file', 'row', 'defect', 'action')} for d in o.defects], account=o.ledger.close(**units(o.rows)))
     return Prepared(dict(features=x), o.rows[META], o.names, provenance, info)

@@ -263,7 +263,7 @@ def rating_cells(path) -> pd.DataFrame:
     table = pd.DataFrame([row + [''] * (len(header) - len(row)) for _, row in rows], columns=header, dtype=object)
     return table.assign(row=[k for k, _ in rows])
 
-# %% ../../nbs/12_deap.ipynb #cell-066
+# %% ../../nbs/12_deap.ipynb #cell-070
 def read_ratings(root):
     """participant_ratings.csv → table: subject, order (from 0), trial_number, experiment_id, valence … liking, familiarity, start_s, clock.
 
@@ -706,7 +706,8 @@ def name_lines(reader) -> list:
     met = [(who, p, f'{FOLDERS[kind]}/{who}.{kind}') for kind in ('dat', 'bdf') for who, p in files[kind].items()]
     for who, clips in files['video'].items():
         met += [(who, p, f"{FOLDERS['video']}/{who}/{who}_trial{n:02d}.avi") for n, p in clips.items()]
-    spelled = [(p, f'spelled {str(p.relative_to(root))!r}', f'read as {who}') for who, p, name in met if p != root / name]
+    other = [(p, who) for who, p, name in met if p != root / name]
+    spelled = [(p, f'spelled {str(p.relative_to(root))!r}', f'read as {who}') for p, who in other]
     odd = [p for paths in files['misnamed'].values() for p in paths.values()]
     nobody = [(p, f'{p.name!r} is none of s01 to s32', 'left out') for p in odd]
     return [line(*said) for said in spelled + nobody]

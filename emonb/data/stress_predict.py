@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATES', 'SIGNALS', 'UNITS', 'LABELS', 'CLASSES', 'TASKS', 'EARLIEST', 'LATEST', 'NEEDED', 'LONGEST', 'read_head',
-           'read_signal', 'read_labels', 'segments', 'StressPredict', 'units', 'session', 'audit', 'clock_blocks']
+           'read_signal', 'read_labels', 'segments', 'StressPredict', 'units', 'session', 'names_met', 'audit',
+           'clock_blocks']
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-002
 import re
@@ -278,6 +279,10 @@ def _count_rows(path) -> int:
 for f in (_starts, session, _drop, _windows, _before, _account): setattr(StressPredict, f.__name__, f)
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-021
+def names_met(self) -> list[dict]:
+    "What is odd about the people's names, as lines of an audit."
+    return name_defects([*self.folders, *(p.name for p in [*self.folders.values(), *self._twice])])
+
 def audit(self) -> pd.DataFrame:
     "Every oddity of the set as (file, row, defect, action); row None where a whole file is meant."
     rel, out = lambda p: str(p.relative_to(self.root)), []
@@ -287,8 +292,7 @@ def audit(self) -> pd.DataFrame:
         fault = re.sub(r'^.*?: ', '', d['defect'], count=1)
         if d['action'] == 'subject left out': out.append((rel(Path(d['file'])), None, fault, d['action']))
     out += [(rel(p), None, 'a second folder of the subject', 'passed over') for p in self._twice]
-    spelled = [*self.folders, *(p.name for p in [*self.folders.values(), *self._twice])]
-    out += [tuple(d.values()) for d in name_defects(spelled)]
+    out += [tuple(d.values()) for d in names_met(self)]
     for (s, why), g in pd.DataFrame(self._dropped, columns=['subject', 'start_s', 'why']).groupby(['subject', 'why']):
         out.append((rel(self.label_file), None, f"{s}: {len(g)} windows: {why}", 'windows dropped'))
     for s in self.subjects: out += self._subject_oddities(s, rel)
@@ -306,7 +310,7 @@ def _subject_oddities(self, s:str, rel) -> list:
     return out
 
 StressPredict._subject_oddities = _subject_oddities
-StressPredict.audit = audit
+StressPredict.audit, StressPredict.names_met = audit, names_met
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-038
 def clock_blocks(meta:pd.DataFrame, edges_min) -> pd.DataFrame:

@@ -123,7 +123,8 @@ class FaceNet(nn.Module):
 def load_cnn(net, path):
     """Load pretrained weights into `net.cnn` and set `net.weights` to 'pretrained' or 'random'; prints which and gives it back.
 
-    A path that is None or absent: random weights stay. DataError when the file is damaged or of another network."""
+    A path that is None or absent: random weights stay. DataError when the file is damaged, of another
+    network, or holds a weight that is not finite."""
     path = None if path is None else Path(path)
     if path is None or not path.exists():
         net.weights = 'random'
@@ -136,6 +137,9 @@ def load_cnn(net, path):
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
         odd = sorted({k for k in own | weights if k not in own or k not in weights or own[k].shape != weights[k].shape})
         raise DataError(f"{path}: weights of another network ({', '.join(odd[:3])} …); write them with AffectCNN.save_cnn")
+    if spoilt := next((k for k, v in weights.items() if not v.isfinite().all()), None):
+        raise DataError(f"{path}: tensor {spoilt} holds NaN or infinity, so these weights cannot be used; "
+                        "write them anew with AffectCNN.save_cnn")
     net.cnn.load_state_dict(weights)
     net.weights = 'pretrained'
     print(f"face CNN: pretrained weights from {path.name}")

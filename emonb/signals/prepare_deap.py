@@ -170,7 +170,7 @@ class _Defects(list):
             if self.strict: raise SetError(f"{d['defect']} (strict=True stops at the first defect)") from None
             self.append({k: str(v) for k, v in d.items()})
 
-# %% ../../nbs/26_prepare_deap.ipynb #cell-050
+# %% ../../nbs/26_prepare_deap.ipynb #cell-054
 NO_FACE, NO_SIGNAL = 'no usable face in its video', 'signals cannot be used'
 
 class _LeftOut(dict):
@@ -185,7 +185,7 @@ class _LeftOut(dict):
         if gone: self['window'][trial] = gone
 
 def deap_account(reader:Deap, data:Prepared) -> dict:
-    "Unit → found, used, left_out: what the reader met and did not choose, what preparing left out, and what is in the set."
+    "Unit → found, used, left_out: what the reader met and did not choose, what preparing left out, what is in the set."
     ledger, out, seconds = reader.ledger.copy(), data.info['left_out_why'], range(int(reader.seconds))
     for trial, why in out['trial'].items(): ledger.left_out('trial', [trial], why)
     for who, rows in reader.meta.groupby('subject'):
@@ -229,7 +229,7 @@ def _prepare(reader, s, place, key, strict) -> Prepared:
                 try: x, windows, seen = prepare_trial(reader, row, signals, s)
                 except DataError as e:
                     if e.stops: raise
-                    known = any(d['row'] == f'trial {row.experiment_id}' and d['action'] == 'trial left out' for d in told)
+                    known = (f'trial {row.experiment_id}', 'trial left out') in {(d['row'], d['action']) for d in told}
                     if not known: defects.add([dict(file=path, row=row.trial, defect=e, action='trial left out')])
                     of_video = row.video and str(e).startswith(str(reader.root/row.video))
                     out.trials([row.trial], NO_FACE if of_video else NO_SIGNAL)

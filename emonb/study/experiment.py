@@ -130,7 +130,7 @@ def open_reader(p:dict):
     root = place or twin_of(p)
     if p['dataset'] == 'casme3': return CasMe3(root, part=p['part'], classes=int(p['classes']) or 4, strict=p['strict'], sheet=p['sheet'] or None)
     if p['classes'] not in (0, 2): raise EmonbError(f"classes={p['classes']} does not go with stress_predict, which has 2; leave it out") from None
-    return StressPredict(root)
+    return StressPredict(root, strict=p['strict'])
 
 # %% ../../nbs/55_experiment.ipynb #cell-012
 def model_of(p:dict, reader) -> tuple[str, tuple]:
@@ -282,6 +282,8 @@ def load_set(p:dict) -> tuple[Prepared, str, tuple, object]:
         return data, model, mods, reader
     _, s = preset_of(p, reader.provenance)
     data = prepare(reader, prepare_settings(p, reader, mods, s), strict=p['strict'])
+    if hasattr(reader, 'names_met'): data.info['defects'] = [*data.info['defects'], *reader.names_met()]
+    data.info['defects'] += told_names(getattr(reader, 'defects', []))
     keep = [i for i, n in enumerate(data.info['feature_names']) if n.split(':')[0] in mods]
     return data.with_x(features=np.asarray(data.x['features'])[:, keep]), model, mods, reader
 

@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from ..code_key import code_key
 from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, check_table, dataset_root, device_of, fingerprint, fold_seed, kept_file, noted, notebook_values, progress, provenance_of_run, resolve, run_lock, seed_everything, write_bytes, write_json
 from ..data.afew_va import LIMIT, RATINGS, AfewVa, AfewVaTwin, eye_centres, simulated_afew_va_root
-from ..data.people import told_names
+from ..data.people import same_people, told_names
 from ..data.recordings import provenance_of
 from ..models.face_net import AffectCNN, affect_loss, load_cnn
 from ..signals.faces import Face, face_pose, pose_transform, warp_color
@@ -76,16 +76,21 @@ def face_crops(data:AfewVa, size:int=64, aspect:float=1., strict:bool=False) -> 
     if strict and lost: raise DataError(lost[0]) from None
     meta = data.meta.iloc[rows].reset_index(drop=True)
     defects = data.defects + [dict(file=s.split(' (', 1)[0], row=s.split('(', 1)[1].split(')')[0], defect=s.split(': ', 1)[1].split(';')[0], action='frame left out') for s in lost]
-    return Crops(x, (meta[list(RATINGS)].to_numpy()/LIMIT).astype(np.float32), meta, data.provenance, key, defects)
+    gone = sorted({*range(len(data))} - {*note['rows']})
+    account = data.account(note['rows'], gone if len(gone) == len(lost) else ())
+    y = (meta[list(RATINGS)].to_numpy()/LIMIT).astype(np.float32)
+    return Crops(x, y, meta, data.provenance, key, defects, account)
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-013
 def hold_out(groups, share:float=.2, seed:int=0) -> np.ndarray:
     "(N,) bool, True for the rows of the held-out groups (at least one, at most all but one). EmonbError for fewer than two groups."
-    names = np.unique(np.asarray(groups).astype(str))
-    if len(names) < 2: raise EmonbError(f'only one actor or clip ({names[0]}): nothing can be held out; give more clips') from None
+    groups = np.asarray(same_people(groups))
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise EmonbError(f'only one actor or clip ({names[0]}): nothing can be held out; give more clips')
     k = int(np.clip(round(share*len(names)), 1, len(names) - 1))
     out = np.random.default_rng(fold_seed(seed, 'held out')).permutation(names)[:k]
-    return np.isin(np.asarray(groups).astype(str), out)
+    return np.isin(groups, out)
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-016
 MEASURES = ('CCC', 'RMSE')
@@ -211,7 +216,8 @@ def weights_note(path) -> dict:
 
 def load_pretrained(net, path) -> str:
     """Weights of this chapter into a `FaceNet`, or the face of a `DeepFusion`; sets and gives `weights`: 'random', 'pretrained (AFEW-VA)',
-    'pretrained (SIMULATED twin of AFEW-VA)'. No file: random weights, and a line that says so. DataError for a damaged file or another network's."""
+    'pretrained (SIMULATED twin of AFEW-VA)'. No file: random weights, and a line that says so.
+    DataError for a damaged file, another network's, or a weight that is not finite."""
     face = net.parts['face'] if hasattr(net, 'parts') and 'face' in net.parts else net
     if not hasattr(face, 'cnn'): raise EmonbError(f'{type(net).__name__} has no face CNN to load weights into; include the modality face') from None
     note = weights_note(path) if path and Path(path).exists() else {}
