@@ -76,8 +76,8 @@ def face_crops(data:AfewVa, size:int=64, aspect:float=1., strict:bool=False) -> 
     if strict and lost: raise DataError(lost[0]) from None
     meta = data.meta.iloc[rows].reset_index(drop=True)
     defects = data.defects + [dict(file=s.split(' (', 1)[0], row=s.split('(', 1)[1].split(')')[0], defect=s.split(': ', 1)[1].split(';')[0], action='frame left out') for s in lost]
-    gone = sorted({*range(len(data))} - {*note['rows']})
-    account = data.account(note['rows'], gone if len(gone) == len(lost) else ())
+    gone = sorted({*range(len(data))} - {*rows})
+    account = data.account(rows, gone if len(gone) == len(lost) else ())
     y = (meta[list(RATINGS)].to_numpy()/LIMIT).astype(np.float32)
     return Crops(x, y, meta, data.provenance, key, defects, account)
 
