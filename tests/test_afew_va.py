@@ -310,7 +310,7 @@ def test_agreement_by_hand():
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     "A network trained on the twin, with its held-out faces."
-    root = write_afew_va(tmp_path_factory.mktemp('learn')/'afew_va', AfewVaTwin(clips=60, frames=5, actors=60, noise=.05, tilt=3., quirks=False))
+    root = write_afew_va(tmp_path_factory.mktemp('learn')/'afew_va', AfewVaTwin(clips=240, frames=2, actors=240, noise=.05, tilt=3., quirks=False))
     with pytest.MonkeyPatch.context() as m:
         m.setenv('EMONB_CACHE', str(root.parent/'cache'))
         faces = face_crops(AfewVa(root))
