@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['EmonbError', 'DataError', 'SetError', 'Damaged', 'one_of', 'listed', 'check_table', 'notebook_values', 'fold_seed',
            'seed_everything', 'device_of', 'project_dir', 'resolve', 'dataset_root', 'cache_dir', 'real_material',
-           'atomic_path', 'write_bytes', 'write_json', 'run_lock', 'sha256_of', 'hash_files', 'fingerprint', 'note',
-           'noted', 'set_aside', 'write_sealed', 'read_sealed', 'kept_file', 'git_revision', 'versions',
-           'provenance_of_run', 'in_notebook', 'progress']
+           'hub_answers', 'atomic_path', 'write_bytes', 'write_json', 'run_lock', 'sha256_of', 'hash_files',
+           'fingerprint', 'note', 'noted', 'set_aside', 'write_sealed', 'read_sealed', 'kept_file', 'git_revision',
+           'versions', 'provenance_of_run', 'in_notebook', 'progress']
 
 # %% ../nbs/00_core.ipynb #cell-002
-import contextlib, difflib, errno, fcntl, hashlib, importlib.util, itertools, json, os, platform, random, subprocess, sys, time
+import contextlib, difflib, errno, fcntl, functools, hashlib, importlib.util, itertools, json, os, platform, random, subprocess, sys, threading, time, urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from importlib import metadata
@@ -132,6 +132,23 @@ def real_material(name:str):
     "A folder of optional real recordings for checks (`$EMONB_REAL/<name>`, else `../shared/real/<name>` beside the project), or None."
     path = Path(os.environ.get('EMONB_REAL') or project_dir().parent/'shared'/'real')/name
     return path if path.exists() else None
+
+# %% ../nbs/00_core.ipynb #cell-042
+@functools.lru_cache(maxsize=None)
+def hub_answers(file:str='timm/resnet18.a1_in1k/resolve/main/config.json',   # user/repository/resolve/revision/name
+                limit:float=5.                                              # s
+               ) -> bool:
+    "Whether the model hub gives the head of a file within `limit` seconds; asked once in a process."
+    url = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{file}"
+    answer = []
+    def ask():
+        with contextlib.suppress(OSError, ValueError):
+            urllib.request.urlopen(urllib.request.Request(url, method='HEAD'), timeout=limit).close()
+            answer.append(True)
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(limit)
+    return bool(answer)
 
 # %% ../nbs/00_core.ipynb #cell-022
 @contextlib.contextmanager

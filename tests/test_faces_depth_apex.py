@@ -89,17 +89,17 @@ def test_unknown_detector_and_unreadable_weights(tmp_path, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     with pytest.raises(EmonbError, match="HF_HUB_OFFLINE is set; use detector='haar'"): F.yunet_weights()
     monkeypatch.delenv('HF_HUB_OFFLINE')
-    monkeypatch.setattr(F, '_hub_answers', lambda: False)
+    monkeypatch.setattr(F, 'hub_answers', lambda file: False)
     with pytest.raises(EmonbError, match="did not answer within 5 s; use detector='haar'"): F.yunet_weights()
 
 def test_the_probe_of_the_hub_is_short(monkeypatch):
     import time
     def slow(*args, **kw): time.sleep(2); raise OSError
     monkeypatch.setattr('urllib.request.urlopen', slow)
-    F._hub_answers.cache_clear()
+    F.hub_answers.cache_clear()
     t = time.monotonic()
-    assert F._hub_answers(.3) is False and time.monotonic() - t < 1
-    F._hub_answers.cache_clear()
+    assert F.hub_answers(limit=.3) is False and time.monotonic() - t < 1
+    F.hub_answers.cache_clear()
 
 
 # ---- video

@@ -7,32 +7,23 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'color_chans', 'depth_chans', 'MIN_T
            'prepare_color', 'prepare_depth', 'extract_tokens', 'token_key']
 
 # %% ../../nbs/30_backbones.ipynb #cell-002
-import difflib, functools, hashlib, os, threading, urllib.request
+import difflib, hashlib, os
 import huggingface_hub
 import numpy as np
 import timm
 import torch
 from torch import nn
 from ..code_key import code_key
-from ..core import EmonbError, device_of, fingerprint, one_of, progress
+from ..core import EmonbError, device_of, fingerprint, hub_answers, one_of, progress
 
 # %% ../../nbs/30_backbones.ipynb #cell-005
-@functools.lru_cache(maxsize=None)
-def hub_reachable(limit:float=5.) -> bool:
-    "Whether the Hugging Face hub answers within `limit` seconds; asked once in a process, and if it does not the client is set offline."
+def hub_reachable() -> bool:
+    "Whether the hub answers (chapter 00); if it does not, its client is set offline."
     if huggingface_hub.constants.HF_HUB_OFFLINE: return False
-    answer = []
-    def ask():
-        file = f'{huggingface_hub.constants.ENDPOINT}/timm/resnet18.a1_in1k/resolve/main/config.json'
-        try: urllib.request.urlopen(urllib.request.Request(file, method='HEAD'), timeout=limit)
-        except OSError: return                       # no connection, or somebody on the way refused
-        answer.append(True)
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start(); thread.join(limit)
-    if not answer:
-        os.environ['HF_HUB_OFFLINE'] = '1'
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
-    return bool(answer)
+    if hub_answers(): return True
+    os.environ['HF_HUB_OFFLINE'] = '1'
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    return False
 
 # %% ../../nbs/30_backbones.ipynb #cell-008
 def _noise_pictures(in_chans, size, seed, n=16):

@@ -8,7 +8,7 @@ __all__ = ['BOX_EYES', 'YUNET', 'EYES_APART', 'EYES_DOWN', 'Face', 'HaarDetector
            'clip_pose', 'crop_clip', 'crop_depth', 'FaceFollower', 'sample_video', 'ahead', 'crop_video']
 
 # %% ../../nbs/22_faces.ipynb #cell-002
-import os, threading, urllib.error, urllib.request
+import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 import cv2
 import numpy as np
-from ..core import DataError, EmonbError, one_of
+from ..core import DataError, EmonbError, hub_answers, one_of
 
 # %% ../../nbs/22_faces.ipynb #cell-005
 @dataclass(frozen=True)
@@ -83,16 +83,6 @@ class HaarDetector:
 # %% ../../nbs/22_faces.ipynb #cell-014
 YUNET = ('opencv/face_detection_yunet', 'face_detection_yunet_2023mar.onnx')
 
-@lru_cache(maxsize=1)
-def _hub_answers(seconds:float=5.) -> bool:
-    "Whether the hub can be reached, by one request that never takes longer than `seconds` (name look-up included)."
-    url, answer = os.environ.get('HF_ENDPOINT') or 'https://huggingface.co', []
-    def ask():
-        try: urllib.request.urlopen(urllib.request.Request(url, method='HEAD'), timeout=seconds).close(); answer.append(True)
-        except urllib.error.HTTPError: answer.append(True)   # it spoke
-        except (OSError, ValueError): answer.append(False)
-    t = threading.Thread(target=ask, daemon=True); t.start(); t.join(seconds)
-    return answer == [True]
 
 def yunet_weights() -> Path:
     "The path of YuNet's weights: from the hub's cache, else fetched. `EmonbError` when they cannot be had."
@@ -101,7 +91,7 @@ def yunet_weights() -> Path:
     if isinstance(have, str): return Path(have)
     say = f"detector='yunet' needs {YUNET[1]} from the hub ({YUNET[0]}), %s; use detector='haar', or give the path of that file as detector"
     if os.environ.get('HF_HUB_OFFLINE', '').upper() in ('1', 'TRUE', 'YES', 'ON'): raise EmonbError(say % 'and HF_HUB_OFFLINE is set') from None
-    if not _hub_answers(): raise EmonbError(say % 'which did not answer within 5 s') from None
+    if not hub_answers(f'{YUNET[0]}/resolve/main/{YUNET[1]}'): raise EmonbError(say % 'which did not answer within 5 s') from None
     try: return Path(hf_hub_download(*YUNET, etag_timeout=5))
     except Exception as e:   # whatever the transport raises, the answer is the same
         raise EmonbError(say % f'which failed ({type(e).__name__})') from None
