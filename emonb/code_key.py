@@ -88,10 +88,10 @@ def _function(o):
     if isinstance(o, (property, functools.cached_property)): o = o.fget if isinstance(o, property) else o.func
     return inspect.unwrap(o) if callable(o) and not isinstance(o, type) else o
 
-def _compiled(code) -> dict:
-    "Qualified name → code object, of every function and class compiled inside one."
+def _compiled(code) -> list:
+    "Code objects of every function and class compiled inside one."
     inner = [c for c in code.co_consts if isinstance(c, types.CodeType)]
-    return {c.co_qualname: c for c in inner} | {k: v for c in inner for k, v in _compiled(c).items()}
+    return inner + [c for i in inner for c in _compiled(i)]
 
 def _does(code) -> tuple:
     "What a code object does, wherever its lines stand."
@@ -106,10 +106,10 @@ def _loaded(module):
 
 def check_loaded(module, text:str):
     "Raise `EmonbError` if a function of a loaded module is not what its file says now."
-    disk = _compiled(compile(text, module.__file__, 'exec'))
+    disk = [(c.co_qualname, _does(c)) for c in _compiled(compile(text, module.__file__, 'exec'))]
     for f in _loaded(module):
         name = f.__code__.co_qualname
-        if name not in disk or _does(disk[name]) != _does(f.__code__):
+        if (name, _does(f.__code__)) not in disk:
             raise EmonbError(f'{module.__file__}: {name} was changed after it was loaded, '
                              'so what runs is not what the file says; restart the kernel')
 
@@ -224,7 +224,7 @@ def live(self, o, label:str=''):
 def _globals(f) -> set[str]:
     "Names that a function, or any method of a class, reads as global ones."
     codes = [f.__code__] if hasattr(f, '__code__') else [m.__code__ for m in map(_function, vars(f).values()) if hasattr(m, '__code__')]
-    codes += [c for code in codes for c in _compiled(code).values()]
+    codes += [c for code in codes for c in _compiled(code)]
     return {i.argval for c in codes for i in dis.get_instructions(c) if i.opname in ('LOAD_GLOBAL', 'LOAD_NAME')}
 
 def text(self, f, module):
