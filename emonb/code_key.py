@@ -65,7 +65,8 @@ def plain_text(node) -> str:
     return ast.unparse(_Plain().visit(ast.parse(ast.unparse(node))))
 
 # %% ../nbs/01_code_key.ipynb #cell-011
-_FOLDERS = {*(sysconfig.get_path(k) for k in ('stdlib', 'platstdlib', 'purelib', 'platlib')), *site.getsitepackages()}
+_FOLDERS = {*(sysconfig.get_path(k) for k in ('stdlib', 'platstdlib', 'purelib', 'platlib')), *site.getsitepackages(),
+            *(p for p in sys.path if os.path.basename(p) in ('site-packages', 'dist-packages'))}    # of another environment, by a .pth file
 LIBRARIES = tuple(os.path.realpath(p) + os.sep for p in _FOLDERS)
 
 def file_of(module) -> str|None:
