@@ -12,7 +12,7 @@ __all__ = ['PARAMETERS', 'PAPER', 'DEMO', 'PRESETS', 'APPLY', 'REPLICA', 'FLOORS
            'show_figures', 'show_provenance']
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-002
-import contextlib, io, json, multiprocessing, os, time
+import contextlib, io, json, multiprocessing, time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,8 +24,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from ..code_key import code_key
-from ..core import (DataError, EmonbError, atomic_path, cache_dir, check_table, dataset_root, device_of, hash_files, listed, notebook_values, noted, one_of, progress, provenance_of_run, resolve, run_lock,
-                        seed_everything, write_bytes, write_json)
+from ..core import (DataError, EmonbError, atomic_path, cache_dir, check_table, dataset_root, device_of, hash_files, listed, notebook_values, noted, one_of, processors, progress, provenance_of_run, resolve, run_lock,
+                        seed_everything, seeds_of, write_bytes, write_json)
 from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
 from ..data.people import told_names
 from ..data.recordings import MARKER, Prepared, kept_array, provenance_of
@@ -74,14 +74,14 @@ def check_parameters(given:dict) -> dict:
     if p['rule'] == AUTO: p['rule'] = RULES[0]
     check_modalities(listed(p['modalities']))
     if p['subjects'] not in (AUTO, 'all'): parse_subjects(p['subjects'] or '?')
-    if not listed(p['seeds']) or not all(s.isdigit() for s in listed(p['seeds']) if s != AUTO): raise EmonbError(f"seeds={p['seeds']!r} must be whole numbers with commas between, such as 0,1,2") from None
+    if p['seeds'] != AUTO: seeds_of(p['seeds'])
     if p['folds'] == 1: raise EmonbError('folds=1 leaves nothing to train on; give 2 or more, or 0 for the preset') from None
     if p['replica'] and 'windows' not in listed(p['protocol']): raise EmonbError(f"replica=True shows the published habit, which belongs to protocol windows; {p['protocol']!r} lacks it") from None
     return p
 
 def read_parameters(names:dict) -> dict:
     "The parameters among a notebook's `globals()`."
-    return check_parameters(notebook_values(names))
+    return check_parameters(notebook_values(names, PARAMETERS))
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-009
 PAPER = dict(epochs=50, batch=64, lr=1e-3, folds=10, seeds='0', windows=60, dim=64, depth=2, ff_dim=128, twin=dict(subjects=22, trials=40, seconds=60, fps=50, size=(320, 240)))
@@ -93,7 +93,7 @@ def preset_of(p:dict, provenance:str) -> tuple[str, dict]:
     name = p['preset'] if p['preset'] != AUTO else 'demo' if provenance == 'simulated' else 'paper'
     s = dict(PRESETS[name], **{k: p[k] for k in ('epochs', 'folds') if p[k]})
     if p['seeds'] != AUTO: s['seeds'] = p['seeds']
-    return name, dict(s, seeds=tuple(int(v) for v in listed(s['seeds'])))
+    return name, dict(s, seeds=seeds_of(s['seeds']))
 
 def reductions(s:dict, provenance:str, freeze:bool) -> pd.DataFrame:
     "What differs from the paper's setting, one row a number; the twin's size counts where there is a twin."
@@ -489,7 +489,7 @@ def run(given:dict) -> Result:
         data = load_set(p, s, reader)
         if freeze: data = keep_maps(data, weights, device)
         truth = {t: truth_of(data, reader.root, mods, t, p['rule']) for t in ('valence', 'arousal')}
-        workers = p['workers'] or (len(os.sched_getaffinity(0)) if device == 'cpu' else 1)
+        workers = p['workers'] or (processors() if device == 'cpu' else 1)
         blocks = blocks_of(data, p, s, recipes(p, mods, s, freeze, weights, device), store, workers, truth)
         setting = dict(preset=preset, modalities=mods, weights=said + (', frozen' if freeze else '') if 'face' in mods else 'none', detector=data.info.get('detector', 'none') if 'face' in mods else 'none',
                        reductions=reductions(s, data.provenance, freeze or 'face' not in mods), audit=len(data.info.get('defects', [])), left_out=data.info.get('left_out', 0), **{k: s[k] for k in ('epochs', 'seeds', 'batch', 'lr', 'dim', 'folds')})

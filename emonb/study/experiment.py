@@ -11,7 +11,7 @@ __all__ = ['AUTO', 'PARAMETERS', 'PAPER', 'DEMO', 'STRESS', 'PRESETS', 'APPLY', 
            'show_provenance', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
-import os, time
+import re, time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..core import (DataError, EmonbError, cache_dir, check_table, dataset_root, device_of, in_notebook, listed, notebook_values, noted, one_of, provenance_of_run,
-                        resolve, run_lock, write_bytes, write_json, atomic_path)
+from ..core import (DataError, EmonbError, cache_dir, check_table, dataset_root, device_of, in_notebook, listed, notebook_values, noted, one_of, processors,
+                        provenance_of_run, resolve, run_lock, seeds_of, write_bytes, write_json, atomic_path)
 from ..data.casme3 import CasMe3, annotations
 from ..data.people import told_names
 from ..data.recordings import Prepared, kept_array, provenance_of, write_array
@@ -71,13 +71,13 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
 def check_parameters(given:dict) -> dict:
     "All parameters, with defaults filled in. `EmonbError` for an unknown name, an unknown value or a wrong type, naming what is accepted."
     p = check_table(given, PARAMETERS)
-    if not all(s.isdigit() for s in listed(p['seeds']) or ['?'] if s != AUTO): raise EmonbError(f"seeds={p['seeds']!r} must be whole numbers with commas between, such as 0,1,2") from None
+    if p['seeds'] != AUTO: seeds_of(p['seeds'])
     if not listed(p['folds']): raise EmonbError('folds is empty; give all, a number, or names with commas between') from None
     return p
 
 def read_parameters(names:dict) -> dict:
     "The parameters among a notebook's `globals()`."
-    return check_parameters(notebook_values(names))
+    return check_parameters(notebook_values(names, PARAMETERS))
 
 # %% ../../nbs/55_experiment.ipynb #cell-008
 PAPER = dict(size=224, dim=256, epochs=40, batch=16, lr=1e-4, seeds='0', twin=dict(subjects=30, clips=165, size=(640, 480)))
@@ -91,7 +91,7 @@ def preset_of(p:dict, provenance:str) -> tuple[str, dict]:
     s = dict(PRESETS[p['dataset'], name])
     if p['epochs']: s['epochs'] = int(p['epochs'])
     if p['seeds'] != AUTO: s['seeds'] = p['seeds']
-    return name, dict(s, seeds=tuple(int(v) for v in listed(s['seeds'])))
+    return name, dict(s, seeds=seeds_of(s['seeds']))
 
 def reductions(p:dict, name:str, s:dict) -> pd.DataFrame:
     "What differs from the full setting, one row a number."
@@ -219,12 +219,15 @@ def protocols_of(p:dict, data:Prepared) -> list[str]:
     return ['loso'] + (['leave_stimulus_out', 'stimulus_x_subject'] if data.meta.stimulus.nunique() > 1 else [])
 
 def chosen(splits:list, folds:str) -> list:
-    "All splits, the first so many, or those named."
+    "All splits, the first so many, or those named. `EmonbError` for a number or a name that is not there."
     if folds.strip().lower() == 'all': return splits
-    names = listed(folds)
-    if len(names) == 1 and names[0].isdigit() and names[0] not in [s.name for s in splits]: return splits[:max(1, int(names[0]))]
-    for n in names: one_of('folds', n, [s.name for s in splits])
-    return [s for s in splits if s.name in names] or splits
+    names, there = listed(folds), [s.name for s in splits]
+    if len(names) == 1 and names[0] not in there and re.fullmatch('[0-9]+', names[0]):
+        if names[0] in map(str, range(1, len(there) + 1)): return splits[:int(names[0])]
+        raise EmonbError(f"folds={folds[:20]}: {splits[0].protocol} has {len(there)}; give 1 to {len(there)}, all, or names with "
+                         f"commas between: {', '.join(there)}")
+    for n in names: one_of('folds', n, there)
+    return [s for s in splits if s.name in names]
 
 # %% ../../nbs/55_experiment.ipynb #cell-020
 def splits_of(p:dict, data:Prepared, protocol:str) -> list:
@@ -398,9 +401,10 @@ def run(given:dict) -> Result:
         preset, s = preset_of(p, reader.provenance)
         if model == 'latent_emotion' and not p['finetune']: data = keep_tokens(data, p, mods, device)
         models, truth = recipes(p, data, model, mods, s, device), truth_of(p, data, reader, mods)
-        workers = int(p['workers']) or (len(os.sched_getaffinity(0)) if device == 'cpu' else 1)
-        blocks = [block_of(data, splits_of(p, data, protocol), models, s['seeds'] if k == 0 or p['protocol'] != AUTO else s['seeds'][:1], store, workers, truth)
-                  for k, protocol in enumerate(protocols_of(p, data))]      # what auto adds runs with the first seed
+        workers = int(p['workers']) or (processors() if device == 'cpu' else 1)
+        splits = [splits_of(p, data, protocol) for protocol in protocols_of(p, data)]      # all are known before the first is trained
+        blocks = [block_of(data, part, models, s['seeds'] if k == 0 or p['protocol'] != AUTO else s['seeds'][:1], store, workers, truth)
+                  for k, part in enumerate(splits)]      # what auto adds runs with the first seed
         setting = dict(preset=preset, model=model, modalities=mods, weights=data.info.get('weights', 'none'), detector=data.info.get('detector') if mods != ('physio',) and mods else 'none',
                        reductions=reductions(p, preset, s), read=len(getattr(reader, 'defects', [])), audit=len(data.info.get('defects', [])), left_out=data.info.get('left_out', 0), **{k: s[k] for k in ('epochs', 'seeds', 'batch', 'lr', 'dim')})
         result = Result(p, data, blocks, setting, provenance_of_run(device), out, time.perf_counter() - start, notes + mixture(store))

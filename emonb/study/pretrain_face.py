@@ -252,7 +252,7 @@ def check_parameters(given:dict) -> dict:
 
 def read_parameters(names:dict) -> dict:
     "The parameters among a notebook's `globals()`."
-    return check_parameters(notebook_values(names))
+    return check_parameters(notebook_values(names, PARAMETERS))
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-031
 APPLY = 'apply for AFEW-VA at ibug.doc.ic.ac.uk/resources/afew-va-database and put its folders there as data/README.md shows'

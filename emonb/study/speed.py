@@ -265,7 +265,7 @@ BESIDE = dict(   # further ratio → (part, against what, what is asked)
 
 def read_parameters(names:dict) -> dict:
     "The parameters among a notebook's `globals()`. `EmonbError` for an unknown name or a wrong type."
-    return check_table(notebook_values(names), PARAMETERS)
+    return check_table(notebook_values(names, PARAMETERS), PARAMETERS)
 
 @dataclass
 class Speed:
