@@ -30,11 +30,13 @@ def annotation_model(*, C:float=1.):
 
 # %% ../../nbs/38_baselines.ipynb #cell-008
 SYSTEMS = [
-    register_model('features', linear, inputs=('features',), kind='baseline', preparations=dict(features='hand_features'),
+    register_model('features', linear, inputs=('features',), kind='baseline',
+                   preparations=dict(features='hand_features'),
                    source='hand features of chapters 20 and 24, logistic regression'),
     register_model('differential_entropy', support_vectors, inputs=('features',), kind='baseline',
                    preparations=dict(features='differential_entropy'),
                    source='Duan, Zhu and Lu 2013, Differential entropy feature for EEG-based emotion classification'),
-    register_model('annotation', annotation_model, inputs=('features',), kind='baseline', preparations=dict(features='action_units'),
+    register_model('annotation', annotation_model, inputs=('features',), kind='baseline',
+                   preparations=dict(features='action_units'),
                    source='action units as coded by hand, logistic regression'),
 ]

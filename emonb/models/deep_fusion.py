@@ -42,13 +42,14 @@ class Classifier(nn.Sequential):
 class DeepFusion(nn.Module, PyTorchModelHubMixin):
     """Signals and faces of one second → logits of high valence and/or arousal.
 
-    batch: 'bio' (B, in_chans, length) float, scaled; 'face' (B, frames, 3, 64, 64) uint8 or 'face_maps' (B, frames, 128, 6, 6);
-    'face_mask' (or 'mask') (B, frames) bool, optional → logits (B, num_classes), one for a target of two classes; with
+    batch: 'bio' (B, in_chans, length) float, scaled; 'face' (B, frames, 3, 64, 64) uint8 or 'face_maps'
+    (B, frames, 128, 6, 6); 'face_mask' (or 'mask') (B, frames) bool, optional → logits (B, num_classes), one for a target of two classes; with
     `return_attention` also {'eeg'|'bio'|'peripheral': (B, num_layers, heads, length, length)}.
     `modalities`: any of bio (all signals), eeg (the first `eeg_chans`), peripheral (the rest), face.
     EmonbError when the batch lacks a modality. Source: Safavi et al., section II and figure 1."""
-    def __init__(self, *, modalities=('bio', 'face'), num_classes=1, in_chans=40, eeg_chans=32, length=128, dim=64, num_layers=2, num_heads=4,
-                 ff_dim=128, out_dim=64, frames=5, hidden=(64, 16), drop_rate=0., inner_drop_rate=0., norm_first=False, freeze_cnn=False):
+    def __init__(self, *, modalities=('bio', 'face'), num_classes=1, in_chans=40, eeg_chans=32, length=128, dim=64,
+                 num_layers=2, num_heads=4, ff_dim=128, out_dim=64, frames=5, hidden=(64, 16), drop_rate=0.,
+                 inner_drop_rate=0., norm_first=False, freeze_cnn=False):
         super().__init__()
         self.modalities, self.eeg_chans = check_modalities(modalities), eeg_chans
         self.parts = nn.ModuleDict()
@@ -56,21 +57,24 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
             if name == 'face': self.parts[name] = FaceNet(frames=frames, out_dim=out_dim, freeze_cnn=freeze_cnn)
             else:
                 chans = {'bio': in_chans, 'eeg': eeg_chans, 'peripheral': in_chans - eeg_chans}[name]
-                self.parts[name] = EEGTransformer(in_chans=chans, length=length, dim=dim, num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim,
-                                                  out_dim=out_dim, drop_rate=drop_rate, inner_drop_rate=inner_drop_rate, norm_first=norm_first)
+                self.parts[name] = EEGTransformer(
+                    in_chans=chans, length=length, dim=dim, num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim,
+                    out_dim=out_dim, drop_rate=drop_rate, inner_drop_rate=inner_drop_rate, norm_first=norm_first)
         self.classifier = Classifier(out_dim * len(self.modalities), num_classes, tuple(hidden), drop_rate)
 
     def load_face(self, path):
-        "Pretrained weights for the face CNN from `AffectCNN.save_cnn`; says and gives 'pretrained' or 'random' (chapter 41)."
+        "Weights of `AffectCNN.save_cnn` for the face CNN; says and gives 'pretrained' or 'random' (chapter 41)."
         if 'face' not in self.parts:
-            raise EmonbError(f"this network has no face to load weights for; its modalities are {', '.join(self.modalities)}")
+            raise EmonbError("this network has no face to load weights for; "
+                             f"its modalities are {', '.join(self.modalities)}")
         return load_cnn(self.parts['face'], path)
 
     def signals(self, batch, name):
         "The channels of one kind of signal, (B, channels, length)."
         if 'bio' not in batch:
             raise EmonbError(f"the batch has no 'bio', which modality {name} needs; it holds {', '.join(batch)}")
-        return {'bio': batch['bio'], 'eeg': batch['bio'][:, :self.eeg_chans], 'peripheral': batch['bio'][:, self.eeg_chans:]}[name]
+        bio = batch['bio']
+        return {'bio': bio, 'eeg': bio[:, :self.eeg_chans], 'peripheral': bio[:, self.eeg_chans:]}[name]
 
     def forward_features(self, batch, return_attention=False):
         "The features of all modalities side by side, (B, out_dim · modalities)."
@@ -79,7 +83,8 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
             if name == 'face':
                 if 'face' not in batch and 'face_maps' not in batch:
                     raise EmonbError(f"the batch has neither 'face' nor 'face_maps'; it holds {', '.join(batch)}")
-                features.append(part(batch.get('face'), batch.get('face_mask', batch.get('mask')), batch.get('face_maps')))
+                mask = batch.get('face_mask', batch.get('mask'))
+                features.append(part(batch.get('face'), mask, batch.get('face_maps')))
             elif return_attention:
                 f, weights = part(self.signals(batch, name), return_attention=True)
                 features.append(f)
@@ -105,6 +110,8 @@ def fusion_inputs(modalities=('bio', 'face'), freeze_cnn=False) -> tuple:
     return (('bio',) if set(modalities) - {'face'} else ()) + face
 
 SYSTEMS = [
-    register_model('deep_fusion', DeepFusion, inputs=fusion_inputs, kind='paper', recipe=PAPER_RECIPE, preparations=dict(face_maps='face_maps'),
-                   source='Safavi et al., Deep Multimodal Emotion Recognition: Fusion of Facial Features and Neurophysiological Signals'),
+    register_model('deep_fusion', DeepFusion, inputs=fusion_inputs, kind='paper', recipe=PAPER_RECIPE,
+                   preparations=dict(face_maps='face_maps'),
+                   source='Safavi et al., Deep Multimodal Emotion Recognition: Fusion of Facial Features and '
+                          'Neurophysiological Signals'),
 ]

@@ -85,17 +85,18 @@ class EncoderLayer(nn.Module):
 class EEGTransformer(nn.Module):
     """Window of signals → feature vector: tokens are moments, flattened at the end.
 
-    x (B, in_chans, length) → (B, out_dim), or logits (B, num_classes) if classes are asked for; with `return_attention` also a
-    list of `num_layers` tensors (B, num_heads, length, length).
+    x (B, in_chans, length) → (B, out_dim), or logits (B, num_classes) if classes are asked for; with `return_attention`
+    also a list of `num_layers` tensors (B, num_heads, length, length).
     Signals should be scaled to about unit variance. EmonbError when the window has another shape.
     Source: Safavi et al., "Deep Multimodal Emotion Recognition", section II.A (sizes are ours)."""
-    def __init__(self, *, num_classes=0, in_chans=40, length=128, dim=64, num_layers=2, num_heads=4, ff_dim=128, out_dim=64,
-                 drop_rate=0., inner_drop_rate=0., norm_first=False):
+    def __init__(self, *, num_classes=0, in_chans=40, length=128, dim=64, num_layers=2, num_heads=4, ff_dim=128,
+                 out_dim=64, drop_rate=0., inner_drop_rate=0., norm_first=False):
         super().__init__()
         self.in_chans, self.length, self.out_dim = in_chans, length, out_dim
         self.embed = nn.Linear(in_chans, dim)
         self.position = nn.Parameter(torch.empty(1, length, dim).normal_(std=.02))
-        self.layers = nn.ModuleList([EncoderLayer(dim, num_heads, ff_dim, inner_drop_rate, norm_first) for _ in range(num_layers)])
+        self.layers = nn.ModuleList([EncoderLayer(dim, num_heads, ff_dim, inner_drop_rate, norm_first)
+                                     for _ in range(num_layers)])
         self.norm = nn.LayerNorm(dim) if norm_first else nn.Identity()
         self.drop = Dropout(drop_rate) if drop_rate else nn.Identity()
         self.head = nn.Linear(length * dim, out_dim)
@@ -104,8 +105,8 @@ class EEGTransformer(nn.Module):
     def tokens(self, x):
         "(B, in_chans, length) → embedded tokens (B, length, dim)."
         if x.ndim != 3 or tuple(x.shape[1:]) != (self.in_chans, self.length):
-            raise EmonbError(f"window of shape {tuple(x.shape)} given, (batch, {self.in_chans} signals, {self.length} samples) "
-                             "expected; set in_chans and length to what prepare made")
+            raise EmonbError(f"window of shape {tuple(x.shape)} given, (batch, {self.in_chans} signals, "
+                             f"{self.length} samples) expected; set in_chans and length to what prepare made")
         return self.drop(self.embed(x.transpose(1, 2)) + self.position)
 
     def forward_features(self, x, return_attention=False):
@@ -143,8 +144,10 @@ def load_torch_encoder(net, encoder):
     return net
 
 # %% ../../nbs/40_eeg_transformer.ipynb #cell-037
-PAPER_RECIPE = dict(epochs=50, batch=64, lr=1e-3, weight_decay=0., optimizer='adam', schedule='constant', loss='bce', class_weights=False)
+PAPER_RECIPE = dict(epochs=50, batch=64, lr=1e-3, weight_decay=0., optimizer='adam', schedule='constant', loss='bce',
+                    class_weights=False)
 SYSTEMS = [
-    register_model('eeg_transformer', EEGTransformer, inputs=('bio',), takes=('bio',), kind='paper', recipe=PAPER_RECIPE,
+    register_model('eeg_transformer', EEGTransformer, inputs=('bio',), takes=('bio',), kind='paper',
+                   recipe=PAPER_RECIPE,
                    source='Safavi et al., Deep Multimodal Emotion Recognition, section II.A, with a linear layer'),
 ]

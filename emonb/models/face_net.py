@@ -91,13 +91,16 @@ def last_valid_state(lstm, x, mask=None):
 class FaceNet(nn.Module):
     """A second of faces → feature vector.
 
-    face (B, frames, in_chans, 64, 64) uint8 or float in [0, 1], or maps (B, frames, 128, 6, 6) → (B, out_dim), or logits
-    (B, num_classes) if classes are asked for; mask (B, frames) bool, True = a real frame. Source: Safavi et al., section II.B (sizes are ours)."""
-    def __init__(self, *, num_classes=0, in_chans=3, frames=5, embed_chans=64, hidden=128, out_dim=64, drop_rate=0., freeze_cnn=False):
+    face (B, frames, in_chans, 64, 64) uint8 or float in [0, 1], or maps (B, frames, 128, 6, 6) → (B, out_dim), or
+    logits (B, num_classes) if classes are asked for;
+    mask (B, frames) bool, True = a real frame. Source: Safavi et al., section II.B (sizes are ours)."""
+    def __init__(self, *, num_classes=0, in_chans=3, frames=5, embed_chans=64, hidden=128, out_dim=64, drop_rate=0.,
+                 freeze_cnn=False):
         super().__init__()
         self.frames, self.out_dim, self.weights = frames, out_dim, 'random'
         self.cnn = FaceCNN(in_chans).requires_grad_(not freeze_cnn)
-        self.embed = nn.Sequential(nn.Conv2d(FaceCNN.out_chans, embed_chans, 3, stride=2, padding=1), nn.GroupNorm(8, embed_chans), nn.ReLU())
+        self.embed = nn.Sequential(nn.Conv2d(FaceCNN.out_chans, embed_chans, 3, stride=2, padding=1),
+                                   nn.GroupNorm(8, embed_chans), nn.ReLU())
         self.lstm = nn.LSTM(embed_chans * 9, hidden, batch_first=True)
         self.drop = nn.Dropout(drop_rate) if drop_rate else nn.Identity()
         self.head = nn.Linear(hidden, out_dim)
@@ -107,7 +110,8 @@ class FaceNet(nn.Module):
         "Faces or their maps → (B, out_dim)."
         x = face if maps is None else maps
         if x is None or x.ndim != 5 or x.shape[1] != self.frames:
-            raise EmonbError(f"faces of shape {None if x is None else tuple(x.shape)} given, (batch, {self.frames} frames, channels, height, width) expected")
+            raise EmonbError(f"faces of shape {None if x is None else tuple(x.shape)} given, "
+                             f"(batch, {self.frames} frames, channels, height, width) expected")
         B, T = x.shape[:2]
         maps = self.cnn(x.flatten(0, 1)) if maps is None else x.flatten(0, 1).float()
         sequence = self.embed(maps).flatten(1).unflatten(0, (B, T))
@@ -117,11 +121,12 @@ class FaceNet(nn.Module):
         "(B, out_dim) → logits (features, if `num_classes=0`)."
         return self.classifier(features)
 
-    def forward(self, face=None, mask=None, maps=None): return self.forward_head(self.forward_features(face, mask, maps))
+    def forward(self, face=None, mask=None, maps=None):
+        return self.forward_head(self.forward_features(face, mask, maps))
 
     @torch.no_grad()
     def cnn_features(self, face, batch=256):
-        "The CNN's maps of all faces, once: uint8 (N, frames, 3, 64, 64) array or tensor → float16 array (N, frames, 128, 6, 6)."
+        "The CNN's maps of all faces, once: uint8 (N, frames, 3, 64, 64) → float16 array (N, frames, 128, 6, 6)."
         N, T = face.shape[:2]
         flat, device = face.reshape(N * T, *face.shape[2:]), next(self.parameters()).device
         out = np.empty((N * T, FaceCNN.out_chans, FaceCNN.out_size, FaceCNN.out_size), np.float16)
@@ -153,6 +158,7 @@ def load_cnn(net, path):
 
 # %% ../../nbs/41_face_net.ipynb #cell-031
 SYSTEMS = [
-    register_model('face_net', FaceNet, inputs=('face', 'face_mask'), takes=('face', 'face_mask'), kind='paper', recipe=PAPER_RECIPE,
+    register_model('face_net', FaceNet, inputs=('face', 'face_mask'), takes=('face', 'face_mask'), kind='paper',
+                   recipe=PAPER_RECIPE,
                    source='Safavi et al., Deep Multimodal Emotion Recognition, section II.B, with a linear layer'),
 ]

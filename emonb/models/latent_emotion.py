@@ -81,13 +81,16 @@ def _unpack(x, use):
     return out
 
 class FramePart(nn.Module):
-    """Video of a batch → tokens of the micro-expression `(B, P, dim)`: backbones, embeddings, depth-guided attention, frame weights.
+    """Video of a batch → tokens of the micro-expression `(B, P, dim)`.
 
-    `.video` are its modalities, `.token_shape` is (P, D) of a frame, `.weights` what the backbones' weights are, `.modes` how they are given frames."""
-    def __init__(self, *, video, dim, join, backbone, weights, freeze, token_shape, frame_weighting, color_mode, img_size, seed):
+    Backbones, embeddings, depth-guided attention (what `join()` makes), frame weights. `.video` are its modalities,
+    `.token_shape` (P, D) of a frame, `.weights` what the backbones' weights are, `.modes` how they are given frames."""
+    def __init__(self, *, video, dim, join, backbone, weights, freeze, token_shape, frame_weighting, color_mode,
+                 img_size, seed):
         super().__init__()
         self.video, self.freeze = video, freeze
-        nets, self.modes = make_backbones(video, backbone, weights, color_mode, img_size, seed) if backbone else ({}, {})
+        nets, self.modes = {}, {}
+        if backbone: nets, self.modes = make_backbones(video, backbone, weights, color_mode, img_size, seed)
         self.backbones = nn.ModuleDict(nets)
         self.weights = {m: n.weights for m, n in nets.items()}            # as obtained
         if freeze: self.backbones.requires_grad_(False)
@@ -99,7 +102,8 @@ class FramePart(nn.Module):
     @torch.no_grad()
     def _asked(self, img_size):
         "Tokens of a frame and their width, asked of a backbone; None without one."
-        for net in self.backbones.values(): return tuple(net(torch.zeros(1, net.in_chans, img_size, img_size)).shape[1:])
+        for net in self.backbones.values():
+            return tuple(net(torch.zeros(1, net.in_chans, img_size, img_size)).shape[1:])
 
     def train(self, mode=True):
         "Training mode; frozen backbones stay as they are."
@@ -112,7 +116,8 @@ class FramePart(nn.Module):
         if f'{m}_tokens' in batch: return batch[f'{m}_tokens'][use]
         if m not in batch: raise EmonbError(f'the batch has neither {m}_tokens nor {m}; it has {", ".join(batch)}')
         if m not in self.backbones:
-            raise EmonbError(f'this model was made with backbone=None and takes {m}_tokens, the batch has only {m}; compute them by extract_tokens')
+            raise EmonbError(f'this model was made with backbone=None and takes {m}_tokens, the batch has only {m}; '
+                             'compute them by extract_tokens')
         frames = prepare_color(batch[m], self.modes[m]) if m == 'color' else prepare_depth(batch[m], self.modes[m])
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze): return self.backbones[m](frames[use])
 
@@ -136,16 +141,17 @@ class FramePart(nn.Module):
 class LatentEmotion(nn.Module, PyTorchModelHubMixin):
     """Paper 1: a batch of colour, depth and physiology → logits `(B, num_classes)`.
 
-    The batch holds, for its modalities, `color_tokens`, `depth_tokens` `(B, T, P, D)` or `color` `(B, T, 3, H, W)` uint8, `depth` `(B, T, 2, H, W)` (mm, validity);
-    `physio` `(B, S, L)`; with video also `mask` `(B, T)` bool, and `apex` `(B,)` if wanted. `forward(batch, return_attention=True)` adds
-    `{'depth': (B, T, heads, P, P), 'physio': (B, heads, P, Q)}` (0 for frames left out). EmonbError for a batch or an argument that does not fit."""
+    The batch holds, for its modalities, `color_tokens`, `depth_tokens` `(B, T, P, D)` or `color` `(B, T, 3, H, W)` uint8,
+    `depth` `(B, T, 2, H, W)` (mm, validity); `physio` `(B, S, L)`; with video also `mask` `(B, T)` bool, and `apex` `(B,)`
+    if wanted. `forward(batch, return_attention=True)` adds `{'depth': (B, T, heads, P, P), 'physio': (B, heads, P, Q)}`
+    (0 for frames left out). EmonbError for a batch or an argument that does not fit."""
     def __init__(self, *, num_classes:int,
                  modalities:tuple=MODALITIES,        # any of color, depth, physio
                  backbone:str|None='resnet18',       # any timm name; None: the batch brings tokens
                  weights:str='auto',                 # 'auto', 'imagenet', 'random'
                  freeze:bool=True,                   # the backbones are not trained
                  token_shape:tuple=(16, 512),        # tokens of a frame and their width, where backbone=None
-                 signals:tuple=('EDA', 'ECG', 'PPG'), rate:float=200., length:int=1200,   # physiology: names, Hz, samples
+                 signals:tuple=('EDA', 'ECG', 'PPG'), rate:float=200., length:int=1200,   # names, Hz, samples
                  width:int=16, hidden:int=64,        # channels of PSNet: a signal's, after the mix
                  dim:int=256, num_heads:int=4, mlp_ratio:float=4.,
                  frame_weighting:str='normal',       # see frame_fusion.kinds
@@ -160,17 +166,20 @@ class LatentEmotion(nn.Module, PyTorchModelHubMixin):
         def join(aligned=True):
             if fusion == 'concat': return Concatenation(dim, aligned, mlp_ratio, drop_rate)
             return GuidedAttention(dim, num_heads, reading, mlp_ratio, drop_rate)
-        self.frames = FramePart(video=video, dim=dim, join=join, backbone=backbone, weights=weights, freeze=freeze, token_shape=token_shape,
-                                frame_weighting=frame_weighting, color_mode=color_mode, img_size=img_size, seed=seed) if video else None
+        self.frames = FramePart(video=video, dim=dim, join=join, backbone=backbone, weights=weights, freeze=freeze,
+                                token_shape=token_shape, frame_weighting=frame_weighting, color_mode=color_mode,
+                                img_size=img_size, seed=seed) if video else None
         self.join_physio = join(aligned=False) if video and physio else None
-        self.psnet = PSNet(in_chans=len(signals), rate=rate, length=length, dim=dim, width=width, hidden=hidden) if physio else None
+        self.psnet = PSNet(in_chans=len(signals), rate=rate, length=length, dim=dim, width=width,
+                           hidden=hidden) if physio else None
         n = self._tokens(swapped=self.join_physio is not None and fusion == 'guided' and reading == 'swapped')
         self.head = nn.Sequential(nn.LayerNorm(n*dim), nn.Dropout(drop_rate), nn.Linear(n*dim, num_classes))
         self._keep_color_mode()
 
     def _keep_color_mode(self):
         "What 'auto' became is saved with the model: loaded, its weights are neither ImageNet's nor random ones."
-        self.resolved = dict(color_mode=self.frames.modes['color']) if self.frames is not None and 'color' in self.frames.modes else {}
+        modes = self.frames.modes if self.frames is not None else {}
+        self.resolved = dict(color_mode=modes['color']) if 'color' in modes else {}
         self._hub_mixin_config.update(self.resolved)
 
     def _tokens(self, swapped):
@@ -179,7 +188,7 @@ class LatentEmotion(nn.Module, PyTorchModelHubMixin):
         return tokens_left(self.psnet.strides, self.psnet.length) if swapped else self.frames.token_shape[0]
 
     def fit_scale(self, batch):
-        "Set the scale of the tokens from (a part of) the training set: a batch as for `forward`. Call it before training."
+        "Set the scale of the tokens from (a part of) the training set, a batch as for `forward`; before training."
         if self.frames is not None: self.frames.fit_scale(batch)
 
     def forward_features(self, batch, return_attention=False):
@@ -215,18 +224,19 @@ def latent_inputs(modalities=MODALITIES, backbone=None) -> tuple:
     video = [m if backbone else f'{m}_tokens' for m in chosen if m != 'physio']
     return (*video, *(m for m in chosen if m == 'physio'), *(('mask', 'apex') if video else ()))
 
-def physio_alone(*, num_classes:int, in_chans:int=3, rate:float=200., length:int=1200, dim:int=256, width:int=16, hidden:int=64,
-                 drop_rate:float=0.) -> LatentEmotion:
+def physio_alone(*, num_classes:int, in_chans:int=3, rate:float=200., length:int=1200, dim:int=256, width:int=16,
+                 hidden:int=64, drop_rate:float=0.) -> LatentEmotion:
     "`LatentEmotion` with physiology alone: `PSNet`, its mean token, LayerNorm, dropout, a linear layer."
     signals = tuple(f'signal {i}' for i in range(in_chans))
-    return LatentEmotion(num_classes=num_classes, modalities=('physio',), backbone=None, signals=signals, rate=rate, length=length,
-                         dim=dim, width=width, hidden=hidden, drop_rate=drop_rate)
+    return LatentEmotion(num_classes=num_classes, modalities=('physio',), backbone=None, signals=signals, rate=rate,
+                         length=length, dim=dim, width=width, hidden=hidden, drop_rate=drop_rate)
 
-PAPER_RECIPE = dict(epochs=40, batch=16, lr=1e-4)    # class-weighted cross-entropy and AdamW are `Recipe`'s own defaults
+PAPER_RECIPE = dict(epochs=40, batch=16, lr=1e-4)    # class weights and AdamW are `Recipe`'s own defaults
 SYSTEMS = [
-    register_model('latent_emotion', partial(LatentEmotion, backbone=None), inputs=latent_inputs, kind='paper', recipe=PAPER_RECIPE,
-                   preparations=dict(color_tokens='frame_tokens', depth_tokens='frame_tokens'),
-                   source='Multimodal Latent Emotion Recognition from Micro-expression and Physiological Signals, arXiv:2308.12156'),
+    register_model('latent_emotion', partial(LatentEmotion, backbone=None), inputs=latent_inputs, kind='paper',
+                   preparations=dict(color_tokens='frame_tokens', depth_tokens='frame_tokens'), recipe=PAPER_RECIPE,
+                   source='Multimodal Latent Emotion Recognition from Micro-expression and Physiological Signals, '
+                          'arXiv:2308.12156'),
     register_model('psnet', physio_alone, inputs=('physio',), kind='paper', recipe=PAPER_RECIPE,
                    source='the physiological branch of arXiv:2308.12156, PSNet, under the head of latent_emotion'),
 ]

@@ -40,7 +40,7 @@ KINDS = ('paper', 'ours', 'stand-in', 'baseline')
 class System:
     "What a name stands for."
     name: str
-    make: Callable                        # class, function, or `partial` of one → torch module or scikit-learn estimator
+    make: Callable                        # class, function, `partial` of one → torch module or scikit-learn estimator
     inputs: tuple|Callable|None           # keys of `Prepared.x`; or a function of constructor arguments that gives them
     kind: str = 'ours'                    # one of `KINDS`
     source: str = ''                      # who described it, and where
@@ -60,16 +60,19 @@ class System:
 
     def maker(self, **arguments) -> Callable:
         "() → the system, ready for batches. `EmonbError` for an unknown argument or a missing one."
-        missing = [k for k, v in self.arguments.items() if v is inspect.Parameter.empty and k not in self.check(arguments)]
+        self.check(arguments)
+        missing = [k for k, v in self.arguments.items() if v is inspect.Parameter.empty and k not in arguments]
         if missing: raise EmonbError(f"{self.name} cannot be made without {', '.join(missing)}; give {missing[0]}=…")
         make, fixed = (self.make.func, self.make.keywords) if isinstance(self.make, partial) else (self.make, {})
-        return partial(*(on_batches, make, self.takes) if self.takes else (make,), **{**fixed, **arguments})
+        arguments = {**fixed, **arguments}
+        return partial(on_batches, make, self.takes, **arguments) if self.takes else partial(make, **arguments)
 
     def reads(self, **arguments) -> tuple:
         "The keys that are read by the system made with these arguments."
         known = {**self.arguments, **self.check(arguments)}
         if self.inputs is None:
-            raise EmonbError(f"{self.name} does not say which arrays it reads; put @register_model('a_name', inputs=('physio',)) above it")
+            raise EmonbError(f"{self.name} does not say which arrays it reads; "
+                             "put @register_model('a_name', inputs=('physio',)) above it")
         if not callable(self.inputs): return tuple(self.inputs)
         return tuple(self.inputs(**{k: known[k] for k in inspect.signature(self.inputs).parameters}))
 
@@ -91,21 +94,24 @@ def _known_as(make) -> tuple:
     f = make.func if isinstance(make, partial) else make
     return f.__module__, f.__qualname__
 
-def register_model(name:str, make:Callable|None=None, *, inputs, kind='ours', source='', takes=(), preparations=None, recipe=None):
-    """Put a system under a name: gives its `System`. Without `make` a decorator, for a class or a function, which it gives back.
+def register_model(name:str, make:Callable|None=None, *, inputs, kind='ours', source='', takes=(), preparations=None,
+                   recipe=None):
+    """Put a system under a name, with the fields of `System`: gives the `System`.
 
-    `EmonbError` for an unknown kind, or a name that belongs to another constructor."""
+    Without `make` a decorator for a class or a function, which it gives back. `EmonbError` for an unknown kind, or a
+    name that belongs to another constructor."""
     if make is None:
         def decorate(make):
-            register_model(name, make, inputs=inputs, kind=kind, source=source, takes=takes, preparations=preparations, recipe=recipe)
+            register_model(name, make, inputs=inputs, kind=kind, source=source, takes=takes,
+                           preparations=preparations, recipe=recipe)
             return make
         return decorate
     one_of('kind', kind, KINDS)
+    inputs = inputs if callable(inputs) else tuple(inputs)
     before = _systems.get(name)
     if before is not None and _known_as(before.make)[1] != _known_as(make)[1]:
         raise EmonbError(f"the name {name!r} is taken by {'.'.join(_known_as(before.make))}; choose another")
-    inputs = inputs if callable(inputs) else tuple(inputs)
-    _systems[name] = System(name, make, inputs, kind, source, tuple(takes), dict(preparations or {}), dict(recipe or {}))
+    _systems[name] = System(name, make, inputs, kind, source, tuple(takes), preparations or {}, recipe or {})
     return _systems[name]
 
 def list_models(pattern:str='*',     # as file names are matched: '*eeg*'
@@ -133,7 +139,8 @@ def _strangers(name:str) -> System:
     "The system `module:constructor` of a user's own module."
     module_name, _, wanted = name.partition(':')
     module = _module_of(name, module_name)
-    there = [k for k, v in vars(module).items() if callable(v) and getattr(v, '__module__', None) == module.__name__ and k[0] != '_']
+    own = {k: v for k, v in vars(module).items() if getattr(v, '__module__', None) == module.__name__}
+    there = [k for k, v in own.items() if callable(v) and k[0] != '_']
     make = getattr(module, one_of(f'constructor in {module_name}', wanted, there or ['none']))
     return next((s for s in _systems.values() if s.make is make), System(name, make, None, source=module_name))
 
@@ -144,10 +151,11 @@ def entry(name:str) -> System:
     return _systems[one_of('model', name, list_models())]
 
 def create_model(name:str, **arguments):
-    "The system of a name, made with these arguments; a torch module takes a batch. See `list_models` and `entry(name).arguments`."
+    "The system of a name, made with these arguments (`entry(name).arguments`); a torch module takes a batch."
     model = entry(name).maker(**arguments)()
     if not hasattr(model, 'state_dict') and not hasattr(model, 'fit'):
-        raise EmonbError(f'{name} gave {type(model).__name__}; a constructor gives a torch module or a scikit-learn estimator')
+        raise EmonbError(f'{name} gave {type(model).__name__}; a constructor gives a torch module or '
+                         'a scikit-learn estimator')
     model.made_by = dict(name=name, arguments=arguments | getattr(model, 'resolved', {}))
     return model
 
@@ -198,7 +206,8 @@ def load_model(folder):
     said, path = read_sealed(Path(folder)/'model.json'), Path(folder)/'model.safetensors'
     try: data = path.read_bytes()
     except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror}); save the model again') from None
-    if hashlib.sha256(data).hexdigest() != said['safetensors']: raise Damaged(f'{path}: damaged, its checksum does not fit')
+    if hashlib.sha256(data).hexdigest() != said['safetensors']:
+        raise Damaged(f'{path}: damaged, its checksum does not fit')
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in said['arguments'].items()}
     kept = dict(weights='random') if 'weights' in entry(said['name']).arguments else {}
     model = create_model(said['name'], **{**arguments, **kept})
