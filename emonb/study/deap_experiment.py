@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PARAMETERS', 'PAPER', 'DEMO', 'PRESETS', 'APPLY', 'REPLICA', 'FLOORS', 'PART_OF', 'check_parameters',
            'read_parameters', 'preset_of', 'reductions', 'place_of', 'twin_settings', 'open_reader', 'labels_of',
-           'labelled', 'Folds', 'folds_of', 'make_fusion', 'support_vectors', 'weights_of', 'keep_maps', 'recipes',
-           'replica_of', 'trial_yhat', 'trial_rows', 'Block', 'floors', 'predictions_of', 'block_of', 'differences',
-           'thinned', 'load_set', 'truth_of', 'blocks_of', 'Result', 'plot_protocols', 'plot_subjects', 'block_summary',
-           'tables', 'figures', 'write_result', 'run', 'show_setting', 'in_words', 'show_tables', 'show_details',
-           'show_figures', 'show_provenance']
+           'labelled', 'Folds', 'folds_of', 'make_fusion', 'weights_of', 'keep_maps', 'recipes', 'replica_of',
+           'trial_yhat', 'trial_rows', 'Block', 'floors', 'predictions_of', 'block_of', 'differences', 'thinned',
+           'load_set', 'truth_of', 'blocks_of', 'Result', 'plot_protocols', 'plot_subjects', 'block_summary', 'tables',
+           'figures', 'write_result', 'run', 'show_setting', 'in_words', 'show_tables', 'show_details', 'show_figures',
+           'show_provenance']
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-002
 import contextlib, io, json, multiprocessing, time
@@ -19,9 +19,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np, pandas as pd
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 from ..code_key import code_key
 from ..core import (DataError, EmonbError, atomic_path, cache_dir, check_table, dataset_root, device_of, hash_files, listed, notebook_values, noted, one_of, processors, progress, provenance_of_run, resolve, run_lock,
@@ -30,6 +27,7 @@ from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
 from ..data.people import told_names
 from ..data.recordings import MARKER, Prepared, kept_array, provenance_of
 from ..data.simulate_deap import DeapTwin, oracle, simulated_deap_root, truth_table
+from ..models.baselines import support_vectors
 from ..models.deep_fusion import DeepFusion, check_modalities
 from ..models.face_net import FaceCNN, FaceNet
 from ..signals.prepare_deap import DeapSettings, prepare_deap, with_features
@@ -84,8 +82,8 @@ def read_parameters(names:dict) -> dict:
     return check_parameters(notebook_values(names, PARAMETERS))
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-009
-PAPER = dict(epochs=50, batch=64, lr=1e-3, folds=10, seeds='0', windows=60, dim=64, depth=2, ff_dim=128, twin=dict(subjects=22, trials=40, seconds=60, fps=50, size=(320, 240)))
-DEMO = dict(epochs=10, batch=16, lr=1e-3, folds=5, seeds='0', windows=6, dim=32, depth=1, ff_dim=64, twin=dict(subjects=6, trials=10, seconds=8, fps=5, size=(160, 120)))
+PAPER = dict(epochs=50, batch=64, lr=1e-3, folds=10, seeds='0', windows=60, dim=64, num_layers=2, ff_dim=128, twin=dict(subjects=22, trials=40, seconds=60, fps=50, size=(320, 240)))
+DEMO = dict(epochs=10, batch=16, lr=1e-3, folds=5, seeds='0', windows=6, dim=32, num_layers=1, ff_dim=64, twin=dict(subjects=6, trials=10, seconds=8, fps=5, size=(160, 120)))
 PRESETS = dict(paper=PAPER, demo=DEMO)
 
 def preset_of(p:dict, provenance:str) -> tuple[str, dict]:
@@ -97,7 +95,7 @@ def preset_of(p:dict, provenance:str) -> tuple[str, dict]:
 
 def reductions(s:dict, provenance:str, freeze:bool) -> pd.DataFrame:
     "What differs from the paper's setting, one row a number; the twin's size counts where there is a twin."
-    words = dict(windows='windows a trial', ff_dim='feed-forward width', dim='width of the transformer', depth='layers of the transformer', folds='folds of windows and trials')
+    words = dict(windows='windows a trial', ff_dim='feed-forward width', dim='width of the transformer', num_layers='layers of the transformer', folds='folds of windows and trials')
     flat = lambda d: {**{words.get(k, k): v for k, v in d.items() if k != 'twin'}, **({f'twin: {k}': v for k, v in d['twin'].items()} if provenance == 'simulated' else {})}
     shown = lambda v: ', '.join(map(str, v)) if isinstance(v, tuple) else str(v)
     full, now = dict(flat(PAPER), **{'face CNN': 'trained in every fold'}), dict(flat(s), **{'face CNN': 'frozen, its maps kept' if freeze else 'trained in every fold'})
@@ -183,18 +181,14 @@ def folds_of(meta:pd.DataFrame, target:str, rule:str, protocol:str, n_splits:int
     return Folds(protocol, splits, labels, np.flatnonzero(judged >= 0), judged, notes)
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-021
-def make_fusion(modalities=('bio', 'face'), dim=64, depth=2, ff_dim=128, freeze_cnn=False,
+def make_fusion(modalities=('bio', 'face'), dim=64, num_layers=2, ff_dim=128, freeze_cnn=False,
                 weights='',          # safetensors of the face CNN; '' starts from random ones
                 weights_key=''):     # their hash, so that a finished fold is known by their content
     "The second paper's network for one target."
-    net = DeepFusion(modalities, num_targets=1, dim=dim, depth=depth, ff_dim=ff_dim, freeze_cnn=freeze_cnn)
+    net = DeepFusion(modalities=modalities, num_classes=1, dim=dim, num_layers=num_layers, ff_dim=ff_dim, freeze_cnn=freeze_cnn)
     if weights and 'face' in modalities:
         with contextlib.redirect_stdout(io.StringIO()): load_pretrained(net, weights)
     return net
-
-def support_vectors(C:float=.01):
-    "Features → z → balanced linear support vector machine; all fitted on the training part."
-    return make_pipeline(StandardScaler(), LinearSVC(C=C, class_weight='balanced', dual='auto', max_iter=5000))
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-022
 def weights_of(p:dict) -> tuple[str, str]:
@@ -228,7 +222,7 @@ def recipes(p:dict, mods:tuple, s:dict, freeze:bool, weights:str, device:str) ->
     key = hash_files([weights])[Path(weights)][:16] if weights else ''
     def network(m):
         face = (('face_maps' if freeze else 'face'), 'face_mask') if 'face' in m else ()
-        make = partial(make_fusion, modalities=m, dim=s['dim'], depth=s['depth'], ff_dim=s['ff_dim'], freeze_cnn=freeze, weights=weights if 'face' in m and not freeze else '', weights_key=key if 'face' in m else '')
+        make = partial(make_fusion, modalities=m, dim=s['dim'], num_layers=s['num_layers'], ff_dim=s['ff_dim'], freeze_cnn=freeze, weights=weights if 'face' in m and not freeze else '', weights_key=key if 'face' in m else '')
         return Recipe(make, inputs=(('bio',) if set(m) - {'face'} else ()) + face, epochs=s['epochs'], batch=s['batch'], lr=s['lr'], weight_decay=0., optimizer='adam', schedule='constant', loss='bce',
                       class_weights=False, scale=p['scale'], device=device)
     sets = [mods] + ([(m,) for m in mods] if p['alone'] and len(mods) > 1 else [])

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['AUTO', 'PARAMETERS', 'PAPER', 'DEMO', 'STRESS', 'PRESETS', 'APPLY', 'FLOORS', 'check_parameters', 'read_parameters',
            'preset_of', 'reductions', 'place_of', 'twin_of', 'open_reader', 'model_of', 'prepare_settings',
-           'keep_tokens', 'linear', 'annotation_model', 'recipes', 'Entry', 'Block', 'protocols_of', 'chosen',
-           'splits_of', 'block_of', 'floors', 'worded', 'differences', 'load_set', 'truth_of', 'Result',
-           'block_summary', 'write_result', 'show_setting', 'show_text', 'show_tables', 'summed', 'show_figures',
-           'show_provenance', 'run']
+           'keep_tokens', 'recipes', 'Entry', 'Block', 'protocols_of', 'chosen', 'splits_of', 'block_of', 'floors',
+           'worded', 'differences', 'load_set', 'truth_of', 'Result', 'block_summary', 'write_result', 'show_setting',
+           'show_text', 'show_tables', 'summed', 'show_figures', 'show_provenance', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
 import re, time
@@ -17,10 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np, pandas as pd
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ..core import (DataError, EmonbError, cache_dir, check_table, dataset_root, device_of, in_notebook, listed, notebook_values, noted, one_of, processors,
                         provenance_of_run, resolve, run_lock, seeds_of, write_bytes, write_json, atomic_path)
@@ -30,6 +25,7 @@ from ..data.recordings import Prepared, kept_array, provenance_of, write_array
 from ..data.simulate import Casme3Twin, oracle, simulated_root
 from ..data.stress_predict import StressPredict
 from ..models.backbones import extract_tokens, token_key
+from ..models.baselines import annotation_model, linear
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.latent_emotion import LatentEmotion, make_backbones
 from ..signals.prepare import PrepareSettings, prepare
@@ -167,14 +163,6 @@ def keep_tokens(data:Prepared, p:dict, mods:tuple, device:str) -> Prepared:
     return out
 
 # %% ../../nbs/55_experiment.ipynb #cell-016
-def linear(C:float=1.):
-    "Hand features → median imputation, z, balanced logistic regression; all fitted on the training part."
-    return make_pipeline(SimpleImputer(strategy='median', keep_empty_features=True), StandardScaler(), LogisticRegression(C=C, class_weight='balanced', max_iter=5000))
-
-def annotation_model():
-    "0/1 action units → balanced logistic regression, no scaling: the coder reference."
-    return LogisticRegression(C=1., class_weight='balanced', max_iter=5000)
-
 def recipes(p:dict, data:Prepared, model:str, mods:tuple, s:dict, device:str) -> dict:
     "Name → (kind, recipe) of every model in the table, the one asked for first."
     simple = Recipe(partial(linear), inputs=('features',))
