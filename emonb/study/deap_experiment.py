@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'PAPER', 'DEMO', 'PRESETS', 'APPLY', 'REPLICA', 'FLOORS', 'PART_OF', 'check_parameters',
-           'read_parameters', 'preset_of', 'reductions', 'place_of', 'twin_settings', 'open_reader', 'labels_of',
-           'labelled', 'Folds', 'folds_of', 'make_fusion', 'support_vectors', 'weights_of', 'keep_maps', 'recipes',
-           'replica_of', 'trial_yhat', 'trial_rows', 'Block', 'floors', 'predictions_of', 'block_of', 'differences',
-           'thinned', 'load_set', 'truth_of', 'blocks_of', 'Result', 'plot_protocols', 'plot_subjects', 'block_summary',
-           'tables', 'figures', 'write_result', 'run', 'show_setting', 'in_words', 'show_tables', 'show_details',
-           'show_figures', 'show_provenance']
+           'read_parameters', 'preset_of', 'reductions', 'twin_settings', 'open_reader', 'labels_of', 'labelled',
+           'Folds', 'folds_of', 'make_fusion', 'support_vectors', 'weights_of', 'keep_maps', 'recipes', 'replica_of',
+           'trial_yhat', 'trial_rows', 'Block', 'floors', 'predictions_of', 'block_of', 'thinned', 'load_set',
+           'truth_of', 'blocks_of', 'Result', 'plot_protocols', 'plot_subjects', 'block_summary', 'tables', 'figures',
+           'write_result', 'run', 'show_setting', 'in_words', 'show_tables', 'show_details', 'show_figures']
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-002
 import contextlib, io, json, multiprocessing, os, time
@@ -24,17 +23,19 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from ..code_key import code_key
-from ..core import (DataError, EmonbError, atomic_path, cache_dir, check_table, dataset_root, device_of, hash_files, listed, notebook_values, noted, one_of, progress, provenance_of_run, resolve, run_lock,
+from ..core import (DataError, EmonbError, atomic_path, cache_dir, check_table, device_of, hash_files, listed, notebook_values, noted, one_of, progress, provenance_of_run, resolve, run_lock,
                         seed_everything, write_bytes, write_json)
 from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
 from ..data.people import told_names
-from ..data.recordings import MARKER, Prepared, kept_array, provenance_of
+from ..data.recordings import MARKER, Prepared, kept_array
 from ..data.simulate_deap import DeapTwin, oracle, simulated_deap_root, truth_table
+from ..data.twins import find_set
 from ..models.deep_fusion import DeepFusion, check_modalities
 from ..models.face_net import FaceCNN, FaceNet
 from ..signals.prepare_deap import DeapSettings, prepare_deap, with_features
 from . import metrics, report
-from .experiment import AUTO, Entry, show_text, titled, worded
+from .experiment import AUTO, Entry, differences, show_provenance, show_text
+from .report import titled
 from .pretrain_face import load_pretrained
 from .results import Store, mixture
 from .splits import PROTOCOLS, Split, check_split, leak_audit, make_splits
@@ -107,19 +108,6 @@ def reductions(s:dict, provenance:str, freeze:bool) -> pd.DataFrame:
 # %% ../../nbs/56_deap_experiment.ipynb #cell-012
 APPLY = 'apply for DEAP at www.eecs.qmul.ac.uk/mmv/datasets/deap'
 
-def place_of(p:dict) -> Path|None:
-    "The folder of DEAP, or None where its twin should be used."
-    path, asked = dataset_root('deap', p['root'])
-    if p['source'] == 'simulated' and not p['root']: return None
-    if path.is_dir() and any(not f.name.startswith('.') for f in path.iterdir()):
-        simulated = provenance_of(path) == 'simulated'
-        if p['source'] == 'real' and simulated: raise DataError(f'{path}: this is the simulated twin (it holds {MARKER}), but source=real was asked for; give the root of the real set') from None
-        if p['source'] == 'simulated' and not simulated: raise DataError(f'{path}: not a simulated twin (no {MARKER}); leave root empty to have one written') from None
-        return path
-    if asked: raise DataError(f'{path}: the folder is empty; {APPLY} and put its files there as data/README.md shows') from None
-    if p['source'] == 'real': raise DataError(f'{path}: DEAP is not there; {APPLY} and put its files there as data/README.md shows, or run the twin with -p source simulated') from None
-    return None
-
 def twin_settings(p:dict) -> DeapTwin:
     "The twin of these parameters."
     t = preset_of(p, 'simulated')[1]['twin']
@@ -128,7 +116,7 @@ def twin_settings(p:dict) -> DeapTwin:
 
 def open_reader(p:dict) -> Deap:
     "The reader of the set these parameters name. Trials without a face video are left out where the model sees faces."
-    root = place_of(p) or simulated_deap_root(twin_settings(p))
+    root = find_set('deap', p['root'], p['source'], APPLY) or simulated_deap_root(twin_settings(p))
     faces = ('need' if p['strict'] else 'any') if 'face' in listed(p['modalities']) else 'none'     # 'any': what has no video is left out and counted
     make = partial(Deap, root, signals=p['signals'], faces=faces, strict=p['strict'])
     if p['subjects'] not in (AUTO, 'all'): return make(subjects=p['subjects'])
@@ -304,16 +292,7 @@ def block_of(data:Prepared, target:str, f:Folds, models:dict, seeds:tuple=(0,), 
     for e in entries: e.scores = metrics.scores_over_seeds(f.y[f.rows], e.yhat, [who, trial], 2)
     for e in trials: e.scores = metrics.scores_over_seeds(table.y.to_numpy(), e.yhat, [table.subject.to_numpy(), table.trial.to_numpy()], 2)
     leaks = leak_audit(None, labelled(data, target, f.labels[0]).meta, f.splits)
-    return Block(f.protocol, target, f, entries, trials, table, paper, differences(entries, f.y[f.rows], [who, trial]), pd.concat(every, ignore_index=True), leaks)
-
-def differences(entries:list, y:np.ndarray, groups:list) -> pd.DataFrame:
-    "The first model against every other model, baseline and informed floor: interval by subject and trial, p by subject."
-    first, out = entries[0], []
-    for e in entries[1:]:
-        if e.name in (FLOORS['majority'], FLOORS['stratified']): continue
-        d = metrics.paired(y, first.yhat, e.yhat, groups, 2, metric='UAR')
-        out.append(dict(comparison=f'{first.name} − {e.name}', metric='UAR', **d, verdict=worded(d)))
-    return pd.DataFrame(out)
+    return Block(f.protocol, target, f, entries, trials, table, paper, differences(entries, f.y[f.rows], [who, trial], 2, ('UAR',)), pd.concat(every, ignore_index=True), leaks)
 
 # %% ../../nbs/56_deap_experiment.ipynb #cell-035
 def thinned(data:Prepared, most:int) -> Prepared:
@@ -539,7 +518,3 @@ def show_details(r:Result):
 def show_figures(r:Result, *names):
     for n, fig in figures(r).items():
         if not names or any(n.startswith(v) for v in names): report.show_figure(fig)
-
-def show_provenance(r:Result):
-    "Where the numbers come from: data, code, versions, device."
-    report.show_table(report.provenance_table(r.data.provenance, r.data.info.get('fingerprint'), r.run, r.seconds, r.notes))

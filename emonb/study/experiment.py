@@ -22,13 +22,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..core import (DataError, EmonbError, cache_dir, check_table, dataset_root, device_of, in_notebook, listed, notebook_values, noted, one_of, provenance_of_run,
+from ..core import (DataError, EmonbError, cache_dir, check_table, device_of, in_notebook, listed, notebook_values, noted, one_of, provenance_of_run,
                         resolve, run_lock, write_bytes, write_json, atomic_path)
 from ..data.casme3 import CasMe3, annotations
 from ..data.people import told_names
-from ..data.recordings import Prepared, kept_array, provenance_of, write_array
+from ..data.recordings import Prepared, kept_array, write_array
 from ..data.simulate import Casme3Twin, oracle, simulated_root
 from ..data.stress_predict import StressPredict
+from ..data.twins import find_set
 from ..models.backbones import extract_tokens, token_key
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.latent_emotion import LatentEmotion, make_backbones
@@ -104,19 +105,9 @@ def reductions(p:dict, name:str, s:dict) -> pd.DataFrame:
 # %% ../../nbs/55_experiment.ipynb #cell-010
 APPLY = dict(casme3='apply for CAS(ME)³ at casme.psych.ac.cn', stress_predict='Stress-Predict is open (MIT): github.com, italha-d/Stress-Predict-Dataset')
 
-def _holds_something(path:Path) -> bool: return path.is_dir() and any(not f.name.startswith('.') for f in path.iterdir())
-
 def place_of(p:dict) -> Path|None:
     "The folder of the set, or None where its twin should be used."
-    path, asked = dataset_root(p['dataset'], p['root'])
-    if p['source'] == 'simulated' and not p['root']: return None
-    if _holds_something(path):
-        if p['source'] == 'real' and provenance_of(path) == 'simulated': raise DataError(f'{path}: this is the simulated twin (it holds SIMULATED.json), but source=real was asked for; give the root of the real set') from None
-        if p['source'] == 'simulated' and provenance_of(path) != 'simulated': raise DataError(f'{path}: not a simulated twin (no SIMULATED.json); leave root empty to have one written') from None
-        return path
-    if asked: raise DataError(f"{path}: the folder is empty; {APPLY[p['dataset']]} and put its files there as data/README.md shows") from None
-    if p['source'] == 'real': raise DataError(f"{path}: {p['dataset']} is not there; {APPLY[p['dataset']]} and put its files there as data/README.md shows, or run the twin with -p source simulated") from None
-    return None
+    return find_set(p['dataset'], p['root'], p['source'], APPLY[p['dataset']])
 
 def twin_of(p:dict) -> Path:
     "The folder of the simulated twin for these parameters, written if it is not there yet."
@@ -262,13 +253,13 @@ def worded(d:dict) -> str:
     if d['p'] >= .05 or d['low']*d['high'] <= 0: return 'no difference shown'
     return 'above' if d['difference'] > 0 else 'below'
 
-def differences(entries:list, y, who, C:int) -> pd.DataFrame:
-    "The first model against each baseline and each floor that is not chance: UF1 and UAR, interval and p by subject."
+def differences(entries:list, y, groups, C:int, which=('UF1', 'UAR')) -> pd.DataFrame:
+    "The first model against whatever stands beside it and is not chance: interval by `groups` (subjects, or [subjects, trials]), p by subject."
     first, out = entries[0], []
     for e in entries[1:]:
         if e.name == FLOORS['stratified'] or e.name == FLOORS['majority']: continue
-        for m in ('UF1', 'UAR'):
-            d = metrics.paired(y, first.yhat, e.yhat, who, C, metric=m)
+        for m in which:
+            d = metrics.paired(y, first.yhat, e.yhat, groups, C, metric=m)
             out.append(dict(comparison=f'{first.name} − {e.name}', metric=m, **d, verdict=worded(d)))
     return pd.DataFrame(out)
 

@@ -6,8 +6,8 @@
 __all__ = ['MEASURES', 'PARAMETERS', 'APPLY', 'landmark_transform', 'crop_face', 'Crops', 'face_crops', 'hold_out', 'agreement',
            'difference', 'vary', 'train_affect', 'predict_affect', 'grey_pixels', 'companions', 'oracle',
            'weights_name', 'save_weights', 'weights_note', 'load_pretrained', 'check_parameters', 'read_parameters',
-           'open_set', 'Pretrained', 'titled', 'run', 'figures_of', 'write_run', 'show_setting', 'show_tables',
-           'show_figures', 'show_provenance']
+           'open_set', 'Pretrained', 'run', 'figures_of', 'write_run', 'show_setting', 'show_tables', 'show_figures',
+           'show_provenance']
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-002
 import json
@@ -26,10 +26,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..code_key import code_key
-from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, check_table, dataset_root, device_of, fingerprint, fold_seed, kept_file, noted, notebook_values, progress, provenance_of_run, resolve, run_lock, seed_everything, write_bytes, write_json
+from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, check_table, device_of, fingerprint, fold_seed, kept_file, noted, notebook_values, progress, provenance_of_run, resolve, run_lock, seed_everything, write_bytes, write_json
 from ..data.afew_va import LIMIT, RATINGS, AfewVa, AfewVaTwin, eye_centres, simulated_afew_va_root
 from ..data.people import same_people, told_names
-from ..data.recordings import provenance_of
+from ..data.twins import find_set
 from ..models.face_net import AffectCNN, affect_loss, load_cnn
 from ..signals.faces import Face, face_pose, pose_transform, warp_color
 from . import report
@@ -255,19 +255,15 @@ def read_parameters(names:dict) -> dict:
     return check_parameters(notebook_values(names))
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-031
-APPLY = 'apply for AFEW-VA at ibug.doc.ic.ac.uk/resources/afew-va-database and put its folders there as data/README.md shows'
+APPLY = 'apply for AFEW-VA at ibug.doc.ic.ac.uk/resources/afew-va-database'
 
 def open_set(p:dict) -> AfewVa:
     "The set these parameters name; writes the twin where it is wanted."
-    path, asked = dataset_root('afew_va', p['root'])
-    there = path.is_dir() and any(not f.name.startswith('.') for f in path.iterdir())
-    if p['source'] == 'simulated' and not p['root'] or (p['source'] == 'auto' and not there and not asked):
+    path = find_set('afew_va', p['root'], p['source'], APPLY)
+    if path is None:
         clips = p['clips'] or 80
-        return AfewVa(simulated_afew_va_root(AfewVaTwin(clips=clips, frames=6, actors=max(2, clips//2), effect=p['effect'], seed=p['seed'])), p['every'], 0, p['strict'])
-    if not there: raise SetError(f"{path}: {'the folder is empty' if asked else 'AFEW-VA is not there'}; {APPLY}" + ('' if asked else ', or run the twin with -p source simulated')) from None
-    if p['source'] != 'auto' and provenance_of(path) != p['source']:
-        what = 'this is the simulated twin (it holds SIMULATED.json), but source=real was asked for' if p['source'] == 'real' else 'not a simulated twin (no SIMULATED.json), but source=simulated was asked for'
-        raise SetError(f'{path}: {what}; give another root, or leave it empty') from None
+        twin = AfewVaTwin(clips=clips, frames=6, actors=max(2, clips//2), effect=p['effect'], seed=p['seed'])
+        return AfewVa(simulated_afew_va_root(twin), p['every'], 0, p['strict'])
     return AfewVa(path, p['every'], p['clips'], p['strict'])
 
 # %% ../../nbs/57_pretrain_face.ipynb #cell-034
@@ -289,11 +285,7 @@ class Pretrained:
         "One row a method: CCC and RMSE of valence and arousal with intervals."
         rows = [dict(method=e['name'], kind=e['kind'], **{f'{k} {m}': report.interval(e['scores'][k][m]) for m in MEASURES for k in RATINGS}, frames=int(self.test.sum()),
                      clips=self.faces.meta['clip'][self.test].nunique(), actors=len(np.unique(self.faces.groups[self.test])), data='SIMULATED' if self.faces.provenance == 'simulated' else self.faces.provenance) for e in self.entries]
-        return titled(pd.DataFrame(rows), 'held-out actors: concordance (CCC) and error (RMSE, ratings ÷ 10), 95 % intervals over actors', self.faces.provenance)
-
-def titled(df:pd.DataFrame, text:str, provenance:str) -> pd.DataFrame:
-    df.attrs['title'] = report.title(text, provenance)
-    return df
+        return report.titled(pd.DataFrame(rows), 'held-out actors: concordance (CCC) and error (RMSE, ratings ÷ 10), 95 % intervals over actors', self.faces.provenance)
 
 def run(given:dict) -> Pretrained:
     "Pretrain the face CNN from the parameters of a notebook. Raises `EmonbError` with one sentence."
@@ -359,14 +351,14 @@ def show_setting(r:Pretrained):
     rows = dict(data='SIMULATED twin of AFEW-VA' if r.faces.provenance == 'simulated' else 'AFEW-VA', trained_on=f"{(~t).sum()} faces, {m['clip'][~t].nunique()} clips, {m.group[~t].nunique()} actors or single clips",
                 tested_on=f"{t.sum()} faces, {m['clip'][t].nunique()} clips, {m.group[t].nunique()} actors or single clips, none of them in training", left_out=f'{len(lost)} frames or clips' + (f" (first: {lost[0]['defect']})" if lost else ''),
                 epochs=r.parameters['epochs'], weights_file=r.weights.name)
-    report.show_table(titled(pd.DataFrame([dict(what=k.replace('_', ' '), value=str(v)) for k, v in rows.items()]), 'what was run', r.faces.provenance))
+    report.show_table(report.titled(pd.DataFrame([dict(what=k.replace('_', ' '), value=str(v)) for k, v in rows.items()]), 'what was run', r.faces.provenance))
     if r.faces.account: report.show_table(report.account_table(r.faces.account, r.faces.provenance, told_names(r.faces.defects)))
 
 def show_tables(r:Pretrained):
     "The results, and the differences in CCC to what stands beside the model."
     report.show_table(r.table())
     d = r.differences.assign(**{'difference in CCC': [report.interval(x) for x in r.differences.to_dict('records')]})[['comparison', 'rating', 'difference in CCC']]
-    report.show_table(titled(d, 'paired differences, 95 % intervals over actors', r.faces.provenance))
+    report.show_table(report.titled(d, 'paired differences, 95 % intervals over actors', r.faces.provenance))
 
 def show_figures(r:Pretrained):
     "Truth against prediction, and some held-out faces."
