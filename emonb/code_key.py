@@ -66,7 +66,7 @@ def plain_text(node) -> str:
 
 # %% ../nbs/01_code_key.ipynb #cell-011
 _FOLDERS = {*(sysconfig.get_path(k) for k in ('stdlib', 'platstdlib', 'purelib', 'platlib')), *site.getsitepackages(),
-            *(p for p in sys.path if os.path.basename(p) in ('site-packages', 'dist-packages'))}    # of another environment, by a .pth file
+            *(p for p in sys.path if os.path.basename(p) in ('site-packages', 'dist-packages'))}     # a user's own, or another environment's
 LIBRARIES = tuple(os.path.realpath(p) + os.sep for p in _FOLDERS)
 
 def file_of(module) -> str|None:
@@ -155,14 +155,15 @@ class Closure:
     def name(self, module, name:str, rest=()):
         "A top-level name of one of our modules; `rest` are the attributes read from it."
         if module is None or not is_ours(module.__name__): return
-        label, live, source = f'{_named(module)}.{name}', vars(module).get(name), source_of(module)
+        label, live, source = f'{_named(module)}.{name}', getattr(module, name, None), source_of(module)
         if isinstance(live, types.ModuleType): return self.attribute(live, rest)
         if source is None: return self.live(live, label)
         if name in source.imports and name not in source.statements:
             base, there = source.imports[name]
             if _home(live) and getattr(_module(base), there or '', live) is not live: self.live(live)      # put there since
             return self.imported(base, there, rest)
-        if label in self.found or name not in source.statements: return
+        if label in self.found: return
+        if name not in source.statements: return self.live(live) if _home(live) else None      # a name that comes when it is asked for
         nodes = source.statements[name] + source.statements.get('', [])
         self.found[label] = '\n'.join(map(plain_text, nodes))
         for n in nodes: self.follow(n, module, source.package)

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 LIB = ROOT/'emonb'
-CORE = ('core.py', 'code_key.py')    # what every wing may lean on
+CORE = ('core.py', 'code_key.py', 'command.py')    # what every wing may lean on, and the command, which leans on core alone
 WINGS = ['data', 'signals', 'models', 'study']
 ASSEMBLY = ('study/experiment.py', 'study/deap_experiment.py')    # the modules that know all by name, one a paper
 MODULES = [p.relative_to(LIB).as_posix() for p in sorted(LIB.rglob('*.py')) if not p.name.startswith('_')]

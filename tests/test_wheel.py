@@ -1,12 +1,14 @@
 "The package as others get it: built from a source distribution, installed alone into an empty environment, imported elsewhere."
-import json, os, re, shutil, subprocess, sys, sysconfig, tarfile, zipfile
+import json, os, re, shutil, subprocess, sys, tarfile, zipfile
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import NBS, ROOT
+from test_main_job import write_people
 
 MODULES = sorted('.'.join(p.relative_to(ROOT).with_suffix('').parts) for p in (ROOT/'emonb').rglob('*.py') if not p.name.startswith('_'))
+ON_TOP = ['papermill', 'IPython', 'ipykernel', 'ipywidgets', 'jupyterlab', 'nbclient']      # what [notebooks] adds
 OUTSIDE = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'PYTHONHOME')}
 
 
@@ -21,7 +23,7 @@ def built(tmp_path_factory):
     "The sdist, and the wheel that is made from that sdist (so a file missing from MANIFEST.in breaks it), without a network."
     top, out = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('dist')
     for name in ('setup.py', 'settings.ini', 'MANIFEST.in', 'README.md', 'LICENSE'): shutil.copy(ROOT/name, top)
-    shutil.copytree(ROOT/'emonb', top/'emonb', ignore=shutil.ignore_patterns('__pycache__'))
+    for folder in ('emonb', 'nbs'): shutil.copytree(ROOT/folder, top/folder, ignore=shutil.ignore_patterns('__pycache__', '.*'))
     run(sys.executable, '-m', 'build', '--no-isolation', '--outdir', out, top, cwd=top)
     (wheel,), (sdist,) = out.glob('*.whl'), out.glob('*.tar.gz')
     return wheel, sdist
@@ -40,7 +42,8 @@ def environment(built, tmp_path_factory):
 def test_contents(built):
     wheel, sdist = built
     inside = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith('emonb/')}
-    assert inside == {p.relative_to(ROOT).as_posix() for p in (ROOT/'emonb').rglob('*.py')}
+    modules = {p.relative_to(ROOT).as_posix() for p in (ROOT/'emonb').rglob('*.py')}
+    assert inside == modules | {f'emonb/notebooks/{p.name}' for p in NBS.glob('[89][0-9]*_*.ipynb')}
     with tarfile.open(sdist) as t: names = {n.partition('/')[2] for n in t.getnames()}
     assert {'setup.py', 'settings.ini', 'README.md', 'LICENSE', 'MANIFEST.in'} <= names
 
@@ -52,7 +55,11 @@ def test_metadata(built):
     assert f"Version: {ini['version']}\n" in meta and f"Requires-Python: >={ini['min_python']}\n" in meta and 'Apache-2.0' in meta
     needs = re.findall(r'^Requires-Dist: ([\w.-]+)(.*)$', meta, re.M)
     assert len([n for n, rest in needs if 'extra ==' not in rest]) == len(ini['requirements'].split())
-    assert len([n for n, rest in needs if 'extra ==' in rest]) == len(ini['dev_requirements'].split())
+    def extra(name): return [n for n, rest in needs if re.search(f'''extra == ['"]{name}''', rest)]
+    notebooks = ini['notebook_requirements'].split()
+    assert extra('notebooks') == notebooks and extra('dev')[:len(notebooks)] == notebooks
+    assert len(extra('dev')) == len(notebooks) + len(ini['dev_requirements'].split())
+    assert {'jupyterlab', 'papermill', 'ipywidgets'} <= set(notebooks)
 
 
 def test_import_with_nothing_else(environment, tmp_path):
@@ -63,18 +70,31 @@ def test_import_with_nothing_else(environment, tmp_path):
     assert p.returncode, 'the environment is not empty'
 
 
+def test_the_command_with_nothing_else(environment, tmp_path):
+    "It lists and explains what the package carries, and says what running needs."
+    command = environment.parent/'emonb'
+    assert all(p.stem.partition('_')[2] in run(command, 'list', cwd=tmp_path) for p in NBS.glob('[89][0-9]*_*.ipynb'))
+    assert 'frame_weighting: str' in run(command, 'help', 'loso', cwd=tmp_path)
+    p = subprocess.run([command, 'run', 'loso', '-p', 'dataset', 'casme3'], cwd=tmp_path, env=OUTSIDE, capture_output=True, text=True)
+    assert p.returncode == 1 and p.stdout == '' and p.stderr.count('\n') == 1
+    assert p.stderr.startswith('EmonbError: papermill and ipykernel') and "pip install 'emonb[notebooks]'" in p.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope='module')
 def with_requirements(environment):
     """The same environment beside the packages of this one. They come after its own, and .pth files among them are not
     followed, so that no editable emonb is seen."""
     own = Path(run(environment, '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))', cwd=environment.parent).strip())
-    (own/'requirements.pth').write_text('\n'.join(dict.fromkeys([sysconfig.get_path('purelib'), sysconfig.get_path('platlib')])) + '\n')
+    here = [p for p in sys.path if Path(p).name in ('site-packages', 'dist-packages')]
+    (own/'requirements.pth').write_text('\n'.join(here) + '\n')
     return environment
 
 
 def test_every_module_imports(with_requirements, tmp_path):
     say = f'''
-import importlib, json
+import importlib, json, sys
+sys.modules.update(dict.fromkeys({ON_TOP}))      # what only the notebooks need is not there
 print(json.dumps({{m: importlib.import_module(m).__file__ for m in {MODULES}}}))'''
     files = json.loads(run(with_requirements, '-c', say, cwd=tmp_path).splitlines()[-1])
     assert len(files) == len(MODULES) > 1
@@ -108,3 +128,16 @@ def test_model_from_the_wheel(with_requirements, tmp_path):
     "The first paper's model is built by its docstring and answers a batch of raw frames, depth and signals, outside the checkout."
     said = run(with_requirements, '-c', MODEL, cwd=tmp_path, env={**OUTSIDE, 'EMONB_CACHE': str(tmp_path/'cache')})
     assert Path(said.splitlines()[-1]).is_relative_to(with_requirements.parents[1])
+
+
+def test_run_from_the_wheel(with_requirements, tmp_path):
+    "The carried notebook, in a kernel of the same environment, outside the checkout: whole, and stopped by one sentence."
+    write_people(tmp_path/'people')
+    command = with_requirements.parent/'emonb'
+    words = [command, 'run', 'loso', '-p', 'dataset', 'stress_predict', '-p', 'model', 'features', '-p', 'root', 'people', '-p', 'protocol', 'loso']
+    env = {**OUTSIDE, 'EMONB_CACHE': str(tmp_path/'cache')}
+    assert run(*words, 'done.ipynb', cwd=tmp_path, env=env).endswith('wrote done.ipynb\n')
+    assert json.loads((tmp_path/'results'/'summary.json').read_text())['n_subjects'] == 4
+    p = subprocess.run([*words, '-p', 'folds', '99'], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    assert p.returncode == 1 and p.stderr.splitlines()[-1].startswith('EmonbError: folds=99: loso has 4'), p.stderr
+    assert 'Traceback' not in p.stderr and not set(p.stderr.splitlines()) & {75*'-'}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from IPython.display import Image, Markdown, display
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from ..core import EmonbError, in_notebook, one_of, write_bytes
@@ -86,14 +86,16 @@ def markdown_table(df, digits:int=3) -> str:
 
 def show_table(df, digits:int=3):
     "Show a table with its title, as Markdown in a notebook, as text on a terminal."
-    if in_notebook(): display(Markdown(markdown_table(df, digits)))
-    else: print(markdown_table(df, digits))
+    text = markdown_table(df, digits)
+    if not in_notebook(): return print(text)
+    from IPython.display import Markdown, display
+    display(Markdown(text))
 
 # %% ../../nbs/54_report.ipynb #cell-018
 def _figure(width, height, text, provenance):
     "An empty figure of that size in inches with one axes and a marked title."
     fig = Figure(figsize=(width, height), dpi=80, layout='constrained')
-    ax = fig.subplots()
+    with sns.axes_style('whitegrid'): ax = fig.subplots()
     ax.set_title(title(text, provenance), fontsize=10, wrap=True)
     return fig, ax
 
@@ -109,8 +111,9 @@ def save_figure(fig, path):
 def show_figure(fig):
     "Show a figure in the notebook as a PNG with its title as alternative text; on a terminal, say its title."
     text = ' '.join(filter(None, [fig.get_suptitle(), *(a.get_title() for a in fig.axes)]))
-    if in_notebook(): display(Image(_png(fig), alt=text))
-    else: print(f'[figure: {text}]')
+    if not in_notebook(): return print(f'[figure: {text}]')
+    from IPython.display import Image, display
+    display(Image(_png(fig), alt=text))
 
 # %% ../../nbs/54_report.ipynb #cell-020
 def plot_confusion(y, yhat,        # (N,) labels; (N,) or (S, N) predictions
@@ -121,10 +124,11 @@ def plot_confusion(y, yhat,        # (N,) labels; (N,) or (S, N) predictions
     share = cm/np.maximum(cm.sum(1, keepdims=True), 1e-12)
     side = 1.6 + .75*len(classes)
     fig, ax = _figure(side + 1.2, side, text, provenance)
-    ax.imshow(share, cmap='Blues', vmin=0, vmax=1)
-    for i, j in np.ndindex(cm.shape):
-        ax.text(j, i, f'{number(share[i, j])}\n{cm[i, j]:.0f}', ha='center', va='center', fontsize=8, color='white' if share[i, j] > .55 else 'black')
-    ax.set_xticks(range(len(classes)), classes, rotation=30, ha='right'); ax.set_yticks(range(len(classes)), [f'{c} ({n:.0f})' for c, n in zip(classes, cm.sum(1))])
+    cells = np.array([[f'{number(share[i, j])}\n{cm[i, j]:.0f}' for j in range(len(cm))] for i in range(len(cm))])
+    sns.heatmap(share, vmin=0, vmax=1, cmap='Blues', annot=cells, fmt='', annot_kws=dict(fontsize=8), cbar=False, square=True,
+                xticklabels=classes, yticklabels=[f'{c} ({n:.0f})' for c, n in zip(classes, cm.sum(1))], ax=ax)
+    ax.tick_params(axis='y', labelrotation=0)
+    ax.set_xticks(ax.get_xticks(), classes, rotation=30, ha='right')
     ax.set(xlabel='predicted', ylabel='true (clips)')
     return fig
 
@@ -134,7 +138,7 @@ def plot_per_subject(y, yhat, subject,    # (N,); (N,) or (S, N); (N,)
     "Accuracy of each subject, sorted, with the pooled accuracy and the majority's as lines."
     t = per_subject(y, yhat, subject).sort_values(['ACC', 'subject'])
     fig, ax = _figure(min(10, 2.5 + .16*len(t)), 2.8, text, provenance)
-    ax.bar(range(len(t)), t.ACC, color='#6baed6', width=.8)
+    sns.barplot(x=t.subject.astype(str), y=t.ACC, color='#6baed6', saturation=1, errorbar=None, ax=ax)
     pooled = float(np.average(t.ACC, weights=t.n))
     common = float(np.bincount(np.asarray(y)).max()/len(y))
     ax.axhline(pooled, color='C3', label=f'pooled {number(pooled)}'); ax.axhline(common, color='k', ls=':', label=f'commonest class {number(common)}')
@@ -156,9 +160,10 @@ def plot_intervals(table,          # from `results_table`
     provenance = {v: k for k, v in _DATA.items()}[table['data'].iloc[0]]
     fig, ax = _figure(7, 1.1 + .28*len(table), text or f'{metric} with 95 % intervals over subjects', provenance)
     colour = dict(zip(KINDS, ('C0', 'C2', '0.45', 'C1', 'C4')))
-    for i, (cell, kind) in enumerate(zip(table[metric], table['kind'])):
-        v, low, high = _read(cell)
-        ax.plot([low, high], [i, i], color=colour[kind], lw=2); ax.plot(v, i, 'o', color=colour[kind], ms=5)
+    values, low, high = map(np.array, zip(*table[metric].map(_read)))
+    rows = np.arange(len(table))
+    ax.hlines(rows, low, high, colors=[colour[k] for k in table['kind']], lw=2)
+    sns.scatterplot(x=values, y=rows, hue=table['kind'].to_numpy(), palette=colour, s=36, linewidth=0, legend=False, ax=ax)
     best = max(_read(c)[0] for c, k in zip(table[metric], table['kind']) if k == 'floor') if (table['kind'] == 'floor').any() else None
     if best is not None: ax.axvline(best, color='0.45', ls=':', lw=1)
     several = table['protocol'].nunique() > 1
