@@ -5,13 +5,11 @@
 # %% auto #0
 __all__ = ['MEASURES', 'PARAMETERS', 'APPLY', 'landmark_transform', 'crop_face', 'Crops', 'face_crops', 'hold_out', 'agreement',
            'difference', 'vary', 'train_affect', 'predict_affect', 'grey_pixels', 'companions', 'oracle',
-           'weights_name', 'save_weights', 'weights_note', 'load_pretrained', 'check_parameters', 'read_parameters',
-           'open_set', 'Pretrained', 'run', 'figures_of', 'write_run', 'show_setting', 'show_tables', 'show_figures',
-           'show_provenance']
+           'weights_name', 'save_weights', 'weights_note', 'load_pretrained', 'check_parameters', 'open_set',
+           'Pretrained', 'run', 'figures_of', 'write_run', 'show_setting', 'show_tables']
 
 # %% ../../nbs/63_afew_va_experiment.ipynb #cell-002
 import json
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,13 +24,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..code_key import code_key
-from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, check_table, device_of, fingerprint, fold_seed, kept_file, noted, notebook_values, progress, provenance_of_run, resolve, run_lock, seed_everything, write_bytes, write_json
+from ..core import DataError, EmonbError, SetError, atomic_path, cache_dir, check_table, fingerprint, fold_seed, kept_file, progress, provenance_of_run, seed_everything, write_bytes, write_json
 from ..data.afew_va import LIMIT, RATINGS, AfewVa, AfewVaTwin, eye_centres, simulated_afew_va_root
 from ..data.people import same_people, told_names
 from ..data.twins import find_set
 from ..models.face_net import AffectCNN, affect_loss, load_cnn
 from ..signals.faces import Face, face_pose, pose_transform, warp_color
-from . import report
+from ..study import report
+from ..study.experiment import at_work
 
 # %% ../../nbs/63_afew_va_experiment.ipynb #cell-005
 def landmark_transform(points, size:int=64, aspect:float=1.) -> np.ndarray:
@@ -250,10 +249,6 @@ def check_parameters(given:dict) -> dict:
     if p['lr'] == 0: raise EmonbError('lr=0 trains nothing; the default is 0.002') from None
     return p
 
-def read_parameters(names:dict) -> dict:
-    "The parameters among a notebook's `globals()`."
-    return check_parameters(notebook_values(names, PARAMETERS))
-
 # %% ../../nbs/63_afew_va_experiment.ipynb #cell-031
 APPLY = 'apply for AFEW-VA at ibug.doc.ic.ac.uk/resources/afew-va-database'
 
@@ -281,17 +276,22 @@ class Pretrained:
     seconds: float = 0.
     notes: list = field(default_factory=list)
 
+    @property
+    def provenance(self) -> str: return self.provenance
+    @property
+    def fingerprint(self) -> str: return self.faces.fingerprint
+    def figures(self) -> dict: return figures_of(self)
+
     def table(self) -> pd.DataFrame:
         "One row a method: CCC and RMSE of valence and arousal with intervals."
         rows = [dict(method=e['name'], kind=e['kind'], **{f'{k} {m}': report.interval(e['scores'][k][m]) for m in MEASURES for k in RATINGS}, frames=int(self.test.sum()),
-                     clips=self.faces.meta['clip'][self.test].nunique(), actors=len(np.unique(self.faces.groups[self.test])), data='SIMULATED' if self.faces.provenance == 'simulated' else self.faces.provenance) for e in self.entries]
-        return report.titled(pd.DataFrame(rows), 'held-out actors: concordance (CCC) and error (RMSE, ratings ÷ 10), 95 % intervals over actors', self.faces.provenance)
+                     clips=self.faces.meta['clip'][self.test].nunique(), actors=len(np.unique(self.faces.groups[self.test])), data=report._DATA[self.provenance]) for e in self.entries]
+        return report.titled(pd.DataFrame(rows), 'held-out actors: concordance (CCC) and error (RMSE, ratings ÷ 10), 95 % intervals over actors', self.provenance)
 
 def run(given:dict) -> Pretrained:
     "Pretrain the face CNN from the parameters of a notebook. Raises `EmonbError` with one sentence."
-    p, start = check_parameters(given), time.perf_counter()
-    device, out = device_of(p['device']), resolve(p['out'])
-    with run_lock(out), noted() as notes:
+    with at_work(check_parameters(given)) as job:
+        p, device, out = job.parameters, job.device, job.out
         (out/'summary.json').unlink(missing_ok=True)
         data = open_set(p)
         p['epochs'] = p['epochs'] or (15 if data.provenance == 'simulated' else 30)
@@ -306,12 +306,12 @@ def run(given:dict) -> Pretrained:
         apart = pd.DataFrame([dict(comparison=f"face CNN − {e['name']}", rating=k, **d) for e in entries[1:3] for k, d in difference(y, entries[0]['prediction'], e['prediction'], who).items()])
         note = dict(fingerprint=faces.fingerprint, faces=len(train), epochs=p['epochs'], batch=p['batch'], lr=p['lr'], seed=p['seed'], held_out=entries[0]['scores'])
         weights = save_weights(net.cpu(), out, faces.provenance, note)
-        result = Pretrained(p, faces, test, entries, apart, losses, weights, provenance_of_run(device), time.perf_counter() - start, notes)
+        result = Pretrained(p, faces, test, entries, apart, losses, weights, provenance_of_run(device), job.seconds, job.notes)
         write_run(result, out)
     return result
 
 # %% ../../nbs/63_afew_va_experiment.ipynb #cell-035
-def figures_of(r:Pretrained) -> dict:
+def figures_of(r) -> dict:
     "Name → figure: truth against prediction of the held-out frames, and some of their faces."
     y, p = r.faces.y[r.test], r.entries[0]['prediction']
     scatter, strip = Figure(figsize=(9, 3.4), dpi=80, layout='constrained'), Figure(figsize=(9, 2.), dpi=80, layout='constrained')
@@ -319,20 +319,20 @@ def figures_of(r:Pretrained) -> dict:
     for ax, k in ((a, 0), (b, 1)):
         ax.plot([-1, 1], [-1, 1], color='.7', lw=1); ax.plot(y[:, k], p[:, k], '.', ms=4, alpha=.5)
         ax.set(xlabel=f'{RATINGS[k]}, rated (÷ 10)', ylabel='predicted', xlim=(-1.05, 1.05), ylim=(-1.05, 1.05))
-        ax.set_title(report.title(f"{RATINGS[k]}, CCC {report.interval(r.entries[0]['scores'][RATINGS[k]]['CCC'])}", r.faces.provenance), fontsize=8)
+        ax.set_title(report.title(f"{RATINGS[k]}, CCC {report.interval(r.entries[0]['scores'][RATINGS[k]]['CCC'])}", r.provenance), fontsize=8)
     c.plot(range(1, len(r.losses) + 1), r.losses, '.-'); c.set(xlabel='epoch', ylabel='training loss', ylim=(0, None))
     c.set_title('½ (1 − CCC) + ½ squared error', fontsize=8)
-    scatter.suptitle(report.title('held-out faces, rated and predicted', r.faces.provenance), fontsize=10)
+    scatter.suptitle(report.title('held-out faces, rated and predicted', r.provenance), fontsize=10)
     at = np.flatnonzero(r.test)
     for ax, j in zip(strip.subplots(1, 8), np.linspace(0, len(at) - 1, 8).round().astype(int)):
         ax.imshow(r.faces.x[at[j]].transpose(1, 2, 0)); ax.axis('off')
         ax.set_title(f'v {y[j, 0]:+.1f} → {p[j, 0]:+.1f}\na {y[j, 1]:+.1f} → {p[j, 1]:+.1f}', fontsize=8)
-    strip.suptitle(report.title('held-out faces: rating → prediction (÷ 10)', r.faces.provenance), fontsize=10)
+    strip.suptitle(report.title('held-out faces: rating → prediction (÷ 10)', r.provenance), fontsize=10)
     return dict(scatter=scatter, faces=strip)
 
 def write_run(r:Pretrained, out:Path):
     "Predictions, table, figures and, last, `summary.json`."
-    meta, provenance = r.faces.meta[r.test], r.faces.provenance
+    meta, provenance = r.faces.meta[r.test], r.provenance
     p = r.entries[0]['prediction']*LIMIT
     with atomic_path(out/'predictions.parquet') as tmp: meta.assign(valence_predicted=p[:, 0], arousal_predicted=p[:, 1], provenance=provenance).to_parquet(tmp)
     write_bytes(out/'tables.md', report.markdown_table(r.table()).encode())
@@ -348,22 +348,14 @@ def show_setting(r:Pretrained):
     "What was trained on what."
     m, t = r.faces.meta, r.test
     lost = [d for d in r.faces.defects if d['action'].endswith('left out')]
-    rows = dict(data='SIMULATED twin of AFEW-VA' if r.faces.provenance == 'simulated' else 'AFEW-VA', trained_on=f"{(~t).sum()} faces, {m['clip'][~t].nunique()} clips, {m.group[~t].nunique()} actors or single clips",
+    rows = dict(data='SIMULATED twin of AFEW-VA' if r.provenance == 'simulated' else 'AFEW-VA', trained_on=f"{(~t).sum()} faces, {m['clip'][~t].nunique()} clips, {m.group[~t].nunique()} actors or single clips",
                 tested_on=f"{t.sum()} faces, {m['clip'][t].nunique()} clips, {m.group[t].nunique()} actors or single clips, none of them in training", left_out=f'{len(lost)} frames or clips' + (f" (first: {lost[0]['defect']})" if lost else ''),
                 epochs=r.parameters['epochs'], weights_file=r.weights.name)
-    report.show_table(report.titled(pd.DataFrame([dict(what=k.replace('_', ' '), value=str(v)) for k, v in rows.items()]), 'what was run', r.faces.provenance))
-    if r.faces.account: report.show_table(report.account_table(r.faces.account, r.faces.provenance, told_names(r.faces.defects)))
+    report.show_table(report.titled(pd.DataFrame([dict(what=k.replace('_', ' '), value=str(v)) for k, v in rows.items()]), 'what was run', r.provenance))
+    if r.faces.account: report.show_table(report.account_table(r.faces.account, r.provenance, told_names(r.faces.defects)))
 
 def show_tables(r:Pretrained):
     "The results, and the differences in CCC to what stands beside the model."
     report.show_table(r.table())
     d = r.differences.assign(**{'difference in CCC': [report.interval(x) for x in r.differences.to_dict('records')]})[['comparison', 'rating', 'difference in CCC']]
-    report.show_table(report.titled(d, 'paired differences, 95 % intervals over actors', r.faces.provenance))
-
-def show_figures(r:Pretrained):
-    "Truth against prediction, and some held-out faces."
-    for fig in figures_of(r).values(): report.show_figure(fig)
-
-def show_provenance(r:Pretrained):
-    "Where the numbers come from."
-    report.show_table(report.provenance_table(r.faces.provenance, r.faces.fingerprint, r.run, r.seconds, r.notes))
+    report.show_table(report.titled(d, 'paired differences, 95 % intervals over actors', r.provenance))

@@ -6,8 +6,8 @@
 __all__ = ['PARAMETERS', 'ASKED', 'AGAINST', 'BESIDE', 'WORDS', 'side_by_side', 'plain_ingest', 'own_cache', 'measure_ingest',
            'OneWindow', 'plain_pass', 'copy_pass', 'our_pass', 'measure_batches', 'PlainTransformer', 'OurTransformer',
            'train_in_turns', 'measure_transformer', 'measure_fused', 'decode', 'measure_video', 'private_mb',
-           'peak_memory', 'measure_memory', 'read_parameters', 'Speed', 'ratios_of', 'run', 'show_verdict', 'show_part',
-           'show_memory', 'show_where']
+           'peak_memory', 'measure_memory', 'Speed', 'ratios_of', 'run', 'show_verdict', 'show_part', 'show_memory',
+           'show_where']
 
 # %% ../../nbs/65_speed.ipynb #cell-002
 import multiprocessing, os, pickle, shutil, tempfile, threading, time, tracemalloc
@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from ..core import check_table, notebook_values, provenance_of_run, resolve, run_lock, seed_everything, write_json
+from ..core import check_table, provenance_of_run, seed_everything, write_json
 from ..data.deap import BASELINE_S, CHANNELS, RATE, Deap
 from ..data.recordings import Prepared, batch
 from ..data.simulate_deap import DeapTwin, deap_set, simulated_deap_root
@@ -29,9 +29,10 @@ from ..models.deep_fusion import DeepFusion
 from ..models.eeg_transformer import EEGTransformer, load_torch_encoder
 from ..signals.faces import crop_video
 from ..signals.prepare_deap import DeapSettings, prepare_deap
-from . import report
-from .metrics import scores
-from .train import fixed_threads
+from ..study import report
+from ..study.experiment import at_work
+from ..study.metrics import scores
+from ..study.train import fixed_threads
 
 # %% ../../nbs/65_speed.ipynb #cell-004
 def side_by_side(jobs:dict,        # name → () → anything
@@ -263,10 +264,6 @@ BESIDE = dict(   # further ratio → (part, against what, what is asked)
     fused_frozen_in_loop=('fused', 'the CNN in the loop, frozen', ('at least', 10.)),
     video_no_picture=('video', 'decoding, the frames thrown away', ('at most', 2.)))
 
-def read_parameters(names:dict) -> dict:
-    "The parameters among a notebook's `globals()`. `EmonbError` for an unknown name or a wrong type."
-    return check_table(notebook_values(names, PARAMETERS), PARAMETERS)
-
 @dataclass
 class Speed:
     "What `run` found: tables of times by part, the ratios, memory, parameters and where it was measured."
@@ -301,9 +298,8 @@ def ratios_of(tables:dict) -> tuple[dict, dict]:
 
 def run(parameters:dict) -> Speed:
     "Measure everything and write `summary.json` into `out`."
-    p, start = check_table(parameters, PARAMETERS), time.perf_counter()
-    out = resolve(p['out'])
-    with run_lock(out), tempfile.TemporaryDirectory(prefix='emonb-speed-') as tmp:
+    with at_work(check_table(parameters, PARAMETERS)) as job, tempfile.TemporaryDirectory(prefix='emonb-speed-') as tmp:
+        p, out = job.parameters, job.out
         def twin(**k): return simulated_deap_root(DeapTwin(seed=p['seed'], **k), Path(tmp))
         tables, people = {}, lambda n: tuple(range(1, n + 1))
         tables['ingest'], data = measure_ingest(twin(subjects=people(p['subjects']), trials=p['trials'], seconds=p['seconds'], files=('dat',)), p['repeats'])
@@ -313,7 +309,7 @@ def run(parameters:dict) -> Speed:
         films = twin(subjects=(1,), trials=2, seconds=p['video_seconds'], files=('video',), size=(p['width'], p['height']), quirks=False)
         tables['video'] = measure_video(sorted(films.glob('face_video/*/*.avi')), p['repeats'])
         memory = measure_memory(twin(subjects=people(p['memory_subjects']), trials=p['trials'], seconds=p['memory_seconds'], files=('dat',)))
-        r = Speed(tables, *ratios_of(tables), memory, p, time.perf_counter() - start)
+        r = Speed(tables, *ratios_of(tables), memory, p, job.seconds)
         write_json(out/'summary.json', dict(provenance='simulated', ratios=r.ratios, more=r.more, asked={k: ' '.join(map(str, v)) for k, v in ASKED.items()}, memory={k: v if v == v else None for k, v in memory.items()},
                                             tables={k: t.to_dict('index') for k, t in tables.items()}, parameters=p, seconds=r.seconds, run=r.where))
     return r
@@ -346,6 +342,5 @@ def show_memory(r:Speed):
 
 def show_where(r:Speed):
     "Where this was measured."
-    w = r.where
-    rows = dict(provenance='simulated', code=w['git'] or 'not a checkout', processors=w['cpus'], platform=w['platform'], training_threads=r.parameters['threads'], time=w['time'], seconds=f'{r.seconds:.0f}', **{f'version of {k}': v for k, v in w['versions'].items()})
-    _shown(pd.DataFrame([dict(what=k, value=str(v)) for k, v in rows.items()]), 'provenance of this run')
+    where = dict(r.where, device=f"{r.where['cpus']} processors, {r.where['platform']}; {r.parameters['threads']} of training's threads")
+    report.show_table(report.provenance_table('simulated', None, where, r.seconds))
