@@ -166,3 +166,9 @@ def test_python_versions_agree():
     "settings.ini's oldest Python is the oldest that the workflow tests."
     tested = re.findall(r"'(3\.\d+)'", (ROOT/'.github/workflows/test.yml').read_text(encoding='utf-8'))
     assert tested[0] == SETTINGS['min_python'] and tested == ['3.11', '3.12', '3.13']
+
+
+def test_actions_are_pinned():
+    "A tag can be moved to other code; a commit can't."
+    used = re.findall(r'uses: (\S+)(.*)', (ROOT/'.github/workflows/test.yml').read_text(encoding='utf-8'))
+    assert used and all(re.fullmatch(r'[\w-]+/[\w-]+@[0-9a-f]{40}', name) and re.fullmatch(r'  # v[\d.]+', tag) for name, tag in used), used

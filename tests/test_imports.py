@@ -107,3 +107,45 @@ def test_package_needs_no_development_tool():
     for name in MODULES:
         used = {m.split('.')[0] for m in imported(name, parsed(name))} & (tools | {'torchaudio'})
         assert not used, f'{name} imports {used}'
+
+
+WHY = {   # a requirement that nothing here imports by name → what it is for
+    'torchvision': 'timm builds its networks with it',
+    'pyarrow': 'pandas writes predictions as parquet with it',
+    'openpyxl': 'pandas reads .xlsx sheets with it',
+    'xlrd': 'pandas reads .xls sheets with it',
+    'ipykernel': 'the kernel that notebooks run in',
+    'ipywidgets': 'progress bars and controls in JupyterLab',
+    'jupyterlab': 'where the chapters are read and changed',
+    'nbdev': 'its commands export and clean the chapters',
+    'playwright': 'drives a browser through JupyterLab, where one is installed',
+    'execnb': 'pinned beside nbdev, which reads notebooks by it',
+    'ghapi': 'pinned beside nbdev',
+    'fastgit': 'pinned beside nbdev',
+    'fastcore': 'pinned beside nbdev, whose scripts stand on it',
+    'build': 'python -m build makes the wheel',
+    'wheel': 'the wheel is built without a network, so it must be there',
+    'pytest-xdist': 'pytest -n: the suite on several processors',
+}
+
+
+def sources():
+    "The Python of the modules, the tests, setup.py and the scripts of nbs/."
+    return [*LIB.rglob('*.py'), *(ROOT/'tests').glob('*.py'), *(ROOT/'nbs').glob('*.py'), ROOT/'setup.py']
+
+
+def test_every_requirement_is_used():
+    "What is asked for at installation is imported somewhere, or it stands above with its reason."
+    tops = {m.split('.')[0] for path in sources() for m in imported('', ast.parse(path.read_text(encoding='utf-8')))}
+    owners = packages_distributions()
+    used = {canonical(d) for top in tops for d in owners.get(top, [])}
+    asked = set.union(*(required(f'{k}requirements') for k in ('', 'notebook_', 'dev_')))
+    assert asked - used == set(WHY), f'neither imported nor told why: {asked - used - set(WHY)}; told why, and imported: {set(WHY) - (asked - used)}'
+
+
+def test_what_the_modules_import_is_not_only_for_notebooks():
+    "A module imports what [notebooks] adds inside a function alone, where a notebook or the command asks for it."
+    owners, light = packages_distributions(), required('notebook_requirements')
+    for name in MODULES:
+        tops = {m.split('.')[0] for m in imported(name, parsed(name), top_level=True)}
+        assert not {canonical(d) for top in tops for d in owners.get(top, [])} & light, name
