@@ -186,7 +186,7 @@ def physiology(effect):
     data = signal_set(subjects=14, trials=12, effect=effect, classes=2, rate=50., seed=1)
     x = data.x['physio']
     data = data.with_x(physio=(x - x[:, :, :50].mean(-1, keepdims=True)).astype(np.float32))      # against the second before the event
-    make = partial(LatentEmotion, 2, ('physio',), rate=50., length=300, dim=32, width=10, hidden=20)
+    make = partial(LatentEmotion, num_classes=2, modalities=('physio',), rate=50., length=300, dim=32, width=10, hidden=20)
     out = run_folds(data, make_splits(data.meta, 'loso', subject_groups=4), Recipe(make=make, inputs=('physio',), epochs=16, lr=1e-3)).sort_values('row')
     return scores(data.y, out.yhat.to_numpy(), 2)['UAR'], scores(data.y, np.array(data.info['oracle']['physio']), 2)['UAR'], len(data)
 

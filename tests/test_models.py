@@ -1,19 +1,28 @@
 """Models from the outside: options in combination, odd shapes, bad input, files on disk, the hub out of reach."""
-import itertools, json, os, subprocess, sys
+import inspect, itertools, json, os, pickle, shutil, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 
-from emonb.core import EmonbError
-from emonb.models import backbones
+import emonb
+from conftest import ROOT
+from emonb.core import EmonbError, seed_everything
+from emonb.data.recordings import Prepared, batch as rows_of
+from emonb.models import backbones, registry
 from emonb.models.backbones import FrameBackbone, extract_tokens, prepare_depth
 from emonb.models.frame_fusion import FrameFusion, frame_weights, kinds
 from emonb.models.guided_attention import Concatenation, GuidedAttention
 from emonb.models.latent_emotion import LatentEmotion, MODALITIES
 from emonb.models.psnet import PSNet, field_of_view, plan_strides, receptive_field, tokens_left
+from emonb.models.registry import create_model, entry, list_models, load_model, register_model, save_model
+from emonb.study import deap_experiment, experiment
+from emonb.study.splits import make_splits
+from emonb.study.train import Recipe, asdict_shallow, run_folds
 
 SMALL = dict(backbone=None, token_shape=(9, 12), dim=16, num_heads=2, width=5, hidden=8, signals=('EDA', 'BVP'), rate=64, length=640)
 
@@ -62,7 +71,7 @@ def test_learned_weights_of_a_single_frame_have_finite_gradients():
 def test_planned_strides_see_enough_for_any_window(seconds, rate):
     length = int(seconds * rate)
     strides = plan_strides(length, rate)
-    net = PSNet(2, rate=rate, length=length, dim=8, width=5, hidden=8)
+    net = PSNet(in_chans=2, rate=rate, length=length, dim=8, width=5, hidden=8)
     assert net.strides == strides
     tokens = net.forward_features(torch.randn(1, 2, length))
     assert tokens.shape[1] == tokens_left(strides, length) >= 8
@@ -70,7 +79,7 @@ def test_planned_strides_see_enough_for_any_window(seconds, rate):
 
 
 def test_no_signal_reaches_another_before_the_mix():
-    net, x = PSNet(4, rate=64, length=640, dim=16, width=6, hidden=8), torch.randn(2, 4, 640, requires_grad=True)
+    net, x = PSNet(in_chans=4, rate=64, length=640, dim=16, width=6, hidden=8), torch.randn(2, 4, 640, requires_grad=True)
     out = net.forward_separable(x).unflatten(1, (4, -1))
     for s in range(4):
         reach = torch.autograd.grad(out[:, s].sum(), x, retain_graph=True)[0].abs().sum((0, 2)) > 0
@@ -78,14 +87,14 @@ def test_no_signal_reaches_another_before_the_mix():
 
 
 def test_given_strides_and_kernels_are_used():
-    net = PSNet(1, length=300, strides=(1, 2, 1, 1, 1), kernels=(3, 5), stem_kernel=5, dim=8, width=5, hidden=8)
+    net = PSNet(in_chans=1, length=300, strides=(1, 2, 1, 1, 1), kernels=(3, 5), stem_kernel=5, dim=8, width=5, hidden=8)
     assert net.field == field_of_view((1, 2, 1, 1, 1), 5, 5) and receptive_field(net) <= net.field['end'] == 1 + 4 + 4*2*4
 
 
 def test_psnet_refuses_what_it_was_not_made_for():
-    with pytest.raises(EmonbError, match='3 signals'): PSNet(3, length=1200)(torch.zeros(1, 2, 1200))
-    with pytest.raises(EmonbError, match='too short'): PSNet(3, length=10)
-    with pytest.raises(EmonbError, match='odd'): PSNet(1, kernels=(2, 4))
+    with pytest.raises(EmonbError, match='3 signals'): PSNet(length=1200)(torch.zeros(1, 2, 1200))
+    with pytest.raises(EmonbError, match='too short'): PSNet(length=10)
+    with pytest.raises(EmonbError, match='odd'): PSNet(in_chans=1, kernels=(2, 4))
 
 
 # ---- guided attention
@@ -156,7 +165,7 @@ SUBSETS = [s for r in (1, 2, 3) for s in itertools.combinations(MODALITIES, r)]
 @pytest.mark.parametrize('fusion,reading', [('guided', 'guided'), ('guided', 'swapped'), ('guided', 'guide_qk'), ('concat', 'guided')])
 def test_every_combination_runs_and_trains(modalities, fusion, reading):
     torch.manual_seed(0)
-    model, batch = LatentEmotion(3, modalities, fusion=fusion, reading=reading, **SMALL), batch_of()
+    model, batch = LatentEmotion(num_classes=3, modalities=modalities, fusion=fusion, reading=reading, **SMALL), batch_of()
     logits, attention = model(batch, return_attention=True)
     assert logits.shape == (5, 3) and torch.allclose(model(batch), logits, atol=1e-5)
     assert set(attention) == (set() if fusion == 'concat' else {k for k, need in (('depth', {'color', 'depth'}), ('physio', {'physio'})) if need <= set(modalities)} - ({'physio'} if len(modalities) == 1 else set()))
@@ -167,7 +176,7 @@ def test_every_combination_runs_and_trains(modalities, fusion, reading):
 @pytest.mark.parametrize('weighting', kinds)
 def test_a_clip_alone_gives_the_same_logits(weighting):
     torch.manual_seed(0)
-    model, batch = LatentEmotion(3, frame_weighting=weighting, **SMALL).eval(), batch_of()
+    model, batch = LatentEmotion(num_classes=3, frame_weighting=weighting, **SMALL).eval(), batch_of()
     with torch.no_grad():
         together = model(batch)
         for i in range(5):
@@ -179,7 +188,7 @@ def test_a_clip_alone_gives_the_same_logits(weighting):
 def test_same_seed_same_bits_after_training():
     def trained():
         torch.manual_seed(3)
-        model, batch = LatentEmotion(3, drop_rate=.2, **SMALL), batch_of()
+        model, batch = LatentEmotion(num_classes=3, drop_rate=.2, **SMALL), batch_of()
         model.fit_scale(batch)
         optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
         for _ in range(3): F.cross_entropy(model(batch), torch.arange(5) % 3).backward(); optimiser.step(); optimiser.zero_grad()
@@ -188,7 +197,7 @@ def test_same_seed_same_bits_after_training():
 
 
 def test_saved_config_is_plain_json_and_loads(tmp_path):
-    model = LatentEmotion(3, 'color,physio', frame_weighting='spotted', **SMALL)
+    model = LatentEmotion(num_classes=3, modalities='color,physio', frame_weighting='spotted', **SMALL)
     model.fit_scale(batch_of()); model.save_pretrained(tmp_path)
     assert json.loads((tmp_path/'config.json').read_text())['frame_weighting'] == 'spotted' and (tmp_path/'model.safetensors').is_file()
     again = LatentEmotion.from_pretrained(tmp_path)
@@ -198,12 +207,12 @@ def test_saved_config_is_plain_json_and_loads(tmp_path):
 @pytest.mark.parametrize('change,says', [(dict(modalities='colour'), 'accepted'), (dict(fusion='add'), 'accepted'), (dict(reading='x'), 'accepted'),
                                          (dict(frame_weighting='gauss'), 'accepted'), (dict(modalities=''), 'accepted'), (dict(num_heads=3), 'multiple')])
 def test_unknown_values_name_what_is_accepted(change, says):
-    with pytest.raises(EmonbError, match=says): LatentEmotion(3, **{**SMALL, **change})
+    with pytest.raises(EmonbError, match=says): LatentEmotion(num_classes=3, **{**SMALL, **change})
 
 
 @pytest.mark.parametrize('drop,says', [('mask', 'no mask'), ('physio', 'no physio'), ('color_tokens', 'neither color_tokens')])
 def test_a_batch_without_a_needed_part_is_named(drop, says):
-    with pytest.raises(EmonbError, match=says): LatentEmotion(3, **SMALL)({k: v for k, v in batch_of().items() if k != drop})
+    with pytest.raises(EmonbError, match=says): LatentEmotion(num_classes=3, **SMALL)({k: v for k, v in batch_of().items() if k != drop})
 
 
 def test_frozen_backbones_stay_and_tuned_ones_move():
@@ -211,8 +220,237 @@ def test_frozen_backbones_stay_and_tuned_ones_move():
     batch = dict(color=torch.randint(0, 255, (2, 2, 3, 96, 96), generator=g, dtype=torch.uint8), mask=torch.ones(2, 2, dtype=torch.bool))
     for freeze in (True, False):
         torch.manual_seed(0)
-        model = LatentEmotion(2, ('color',), 'mobilenetv3_small_050', 'random', freeze, dim=16, img_size=96).train()
-        before = model.backbones['color'].weight_hash
+        model = LatentEmotion(num_classes=2, modalities=('color',), backbone='mobilenetv3_small_050', weights='random', freeze=freeze,
+                              dim=16, img_size=96).train()
+        before = model.frames.backbones['color'].weight_hash
         optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], .1)
         F.cross_entropy(model(batch), torch.tensor([0, 1])).backward(); optimiser.step()
-        assert (model.backbones['color'].weight_hash == before) == freeze
+        assert (model.frames.backbones['color'].weight_hash == before) == freeze
+
+
+# ---- systems by name: one test for all
+
+TRANSFORMER = dict(in_chans=4, length=16, dim=8, num_layers=1, num_heads=2, ff_dim=16, out_dim=8)
+PHYSIO = dict(dim=16, width=5, hidden=8, rate=64., length=640)
+ARGUMENTS = dict(    # small ones, for the arrays below
+    latent_emotion=dict(num_classes=2, token_shape=(9, 12), num_heads=2, signals=('EDA', 'BVP'), **PHYSIO),
+    psnet=dict(num_classes=2, in_chans=2, **PHYSIO),
+    eeg_transformer=dict(num_classes=2, **TRANSFORMER),
+    face_net=dict(num_classes=2, frames=2, out_dim=8, embed_chans=8, hidden=16),
+    deep_fusion=dict(num_classes=2, frames=2, **TRANSFORMER))
+NETWORKS = [n for n in registry.CHAPTERS if n in ARGUMENTS]
+ESTIMATORS = [n for n in registry.CHAPTERS if registry.CHAPTERS[n] == 'baselines']
+
+
+@pytest.fixture(scope='module')
+def tiny():
+    "SIMULATED: twelve samples of three people with every array that a system reads; noise, but for the features."
+    rng, n, T = np.random.default_rng(0), 12, 4
+    y = np.arange(n) // 2 % 2
+    normal = lambda *shape, dtype=np.float32: rng.normal(size=(n, *shape)).astype(dtype)
+    x = dict(color_tokens=normal(T, 9, 12, dtype=np.float16), depth_tokens=normal(T, 9, 12, dtype=np.float16), physio=normal(2, 640),
+             mask=np.arange(T)[None] < rng.integers(2, T + 1, n)[:, None], apex=rng.integers(0, 2, n),
+             bio=normal(4, 16), face=rng.integers(0, 256, (n, 2, 3, 64, 64), dtype=np.uint8), face_mask=np.ones((n, 2), bool),
+             features=normal(5) + y[:, None].astype(np.float32))
+    meta = pd.DataFrame(dict(subject=[f's{i // 4}' for i in range(n)], trial=[f't{i}' for i in range(n)], stimulus='v', order=np.arange(n),
+                             start_s=np.arange(n)*6., length_s=6., label=y))
+    return Prepared(x, meta, ['low', 'high'], 'simulated', dict(name='tiny', fingerprint='tiny'))
+
+
+def recipe_of(name):
+    system, arguments = entry(name), ARGUMENTS.get(name, {})
+    return Recipe(system.maker(**arguments), inputs=system.reads(**arguments), **{**system.recipe, 'loss': 'ce', 'epochs': 2})
+
+
+def made(name, tiny, seed=0):
+    seed_everything(seed)
+    model = create_model(name, **ARGUMENTS[name])
+    return model, rows_of(tiny, range(8), entry(name).reads(**ARGUMENTS[name])), torch.from_numpy(tiny.y[:8])
+
+
+def test_the_table_is_what_the_chapters_register():
+    modules = [p.stem for p in (ROOT/'emonb'/'models').glob('[!_]*.py')]
+    found = {s.name: m for m in modules for s in getattr(__import__(f'emonb.models.{m}', fromlist=['x']), 'SYSTEMS', ())}
+    assert found == registry.CHAPTERS and list_models() == sorted({*found, *registry._systems})
+    assert set(NETWORKS) | set(ESTIMATORS) == set(found), 'every system has small arguments here, or is an estimator'
+
+
+@pytest.mark.parametrize('name', registry.CHAPTERS)
+def test_one_vocabulary(name):
+    system = entry(name)
+    assert all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(system.make).parameters.values())
+    assert not set(system.arguments) & {'depth', 'layers', 'n_layers', 'heads', 'n_heads', 'classes', 'n_classes', 'num_targets', 'dropout', 'channels'}
+    assert system.kind in registry.KINDS and system.source and system.reads() and set(system.preparations) <= {*system.reads(), 'face_maps'}
+    assert (name in NETWORKS) == ('num_classes' in system.arguments)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_a_network_by_name(name, tiny, tmp_path):
+    "Shape, halves that make the whole, a gradient for every parameter, one batch by heart, same seed same numbers, saved and loaded."
+    model, batch, y = made(name, tiny)
+    model.train()
+    logits = model(batch)
+    given = registry.given(entry(name).takes, batch)
+    assert logits.shape == (8, 2) and torch.equal(model.forward_head(model.forward_features(*given)), logits)
+    F.cross_entropy(logits, y).backward()
+    dead = [k for k, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()]
+    assert all(k.endswith('.k.bias') for k in dead), dead                      # a softmax does not see the keys' bias (chapter 33)
+    again, *_ = made(name, tiny)
+    other, *_ = made(name, tiny, seed=1)
+    assert torch.equal(again(batch), logits) and not torch.equal(other(batch), logits)
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(60):
+        loss = F.cross_entropy(model(batch), y)
+        optimiser.zero_grad(); loss.backward(); optimiser.step()
+    assert loss < .1
+    loaded = load_model(save_model(model, tmp_path)).eval()
+    assert torch.equal(loaded(batch), model.eval()(batch)) and loaded.made_by == model.made_by
+
+
+@pytest.mark.parametrize('name', ESTIMATORS)
+def test_an_estimator_by_name(name, tiny, tmp_path):
+    "It learns what is there, gives a class a row, the same twice, and is the same saved and loaded."
+    x, y = tiny.x['features'], tiny.y
+    model = create_model(name).fit(x, y)
+    assert (model.predict(x) == y).mean() > .7 and (create_model(name).fit(x, y).predict(x) == model.predict(x)).all()
+    loaded = load_model(save_model(model, tmp_path))
+    for method in ('predict_proba', 'decision_function', 'predict'):
+        if hasattr(model, method): assert np.array_equal(getattr(loaded, method)(x), getattr(model, method)(x)), method
+    assert type(loaded) is type(model) and loaded.made_by == model.made_by
+
+
+@pytest.mark.parametrize('name', registry.CHAPTERS)
+def test_a_recipe_by_name_can_be_sent_to_another_process(name):
+    recipe = recipe_of(name)
+    there = pickle.loads(pickle.dumps(recipe))
+    assert there.describe() == recipe.describe() and ' at 0x' not in str(recipe.describe()) and type(there.make()) is type(recipe.make())
+
+
+@pytest.mark.parametrize('name', ['eeg_transformer', 'features'])
+def test_systems_train_in_worker_processes(name, tiny):
+    splits = make_splits(tiny.meta, 'loso')
+    here, there = (run_folds(tiny, splits, recipe_of(name), workers=w) for w in (1, 2))
+    assert len(here) == len(tiny) and here.equals(there)
+
+
+def test_the_tables_of_the_papers_are_made_of_the_same_systems(tiny):
+    "What the experiments build and what stands under the name agree: weights, arrays and recipe."
+    s = dict(experiment.PAPER, dim=16, width=5, hidden=8)
+    data = SimpleNamespace(x=tiny.x, classes=tiny.classes, info=dict(signals=['EDA', 'BVP'], rate=64.))
+    theirs = experiment.recipes(experiment.check_parameters({}), data, 'psnet', ('physio',), s, 'cpu')['physiological network'][1]
+    seed_everything(0); a = theirs.make()
+    seed_everything(0); b = create_model('psnet', **ARGUMENTS['psnet'])
+    assert a.state_dict().keys() == b.state_dict().keys() and all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+    assert theirs.inputs == entry('psnet').reads() and asdict_shallow(theirs).items() >= entry('psnet').recipe.items()
+    p = experiment.check_parameters(dict(modalities='color,physio'))
+    theirs = next(iter(experiment.recipes(p, data, 'latent_emotion', ('color', 'physio'), s, 'cpu').values()))[1]
+    assert theirs.inputs == entry('latent_emotion').reads(modalities=('color', 'physio'))
+    assert asdict_shallow(theirs).items() >= entry('latent_emotion').recipe.items()
+    for freeze in (False, True):
+        p = deap_experiment.check_parameters({})
+        theirs = next(iter(deap_experiment.recipes(p, ('bio', 'face'), deap_experiment.PAPER, freeze, '', 'cpu').values()))[1]
+        assert theirs.inputs == entry('deep_fusion').reads(freeze_cnn=freeze)
+        assert asdict_shallow(theirs).items() >= entry('deep_fusion').recipe.items()
+
+
+def test_a_table_of_names_loads_no_torch():
+    code = "import sys, emonb; print(emonb.list_models('*eeg*'), 'torch' in sys.modules, 'sklearn' in sys.modules)"
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert out.stdout.strip() == "['eeg_transformer'] False False", out.stderr
+    assert emonb.create_model is create_model and not hasattr(emonb, 'create_modal')
+
+
+KEYS = """
+from emonb.code_key import code_key
+from emonb.models.registry import entry
+print(*(code_key(entry(n).maker(**a)) for n, a in (('psnet', dict(num_classes=2)), ('eeg_transformer', dict(num_classes=2)))))
+"""
+
+
+def test_the_code_key_follows_the_constructor_and_not_the_registration(tmp_path):
+    "In copies of the package: another recipe or citation leaves the key of the code as it is, another line of the network changes it."
+    def keys(module, old, new):
+        shutil.rmtree(tmp_path/'emonb', ignore_errors=True)
+        shutil.copytree(ROOT/'emonb', tmp_path/'emonb', ignore=shutil.ignore_patterns('__pycache__'))
+        path = tmp_path/'emonb'/'models'/module
+        text = path.read_text(encoding='utf-8')
+        assert old in text
+        path.write_text(text.replace(old, new), encoding='utf-8')
+        env = dict(os.environ, PYTHONPATH=str(tmp_path))
+        out = subprocess.run([sys.executable, '-c', KEYS], capture_output=True, text=True, cwd=tmp_path, env=env, timeout=300)
+        assert out.returncode == 0, out.stderr
+        return out.stdout.split()
+    as_is = keys('latent_emotion.py', 'class LatentEmotion', 'class LatentEmotion')
+    assert keys('latent_emotion.py', 'epochs=40', 'epochs=41') == as_is
+    psnet, transformer = keys('psnet.py', 'self.drop(tokens.mean(1))', 'self.drop(tokens.amax(1))')
+    assert psnet != as_is[0] and transformer == as_is[1]
+    assert keys('eeg_transformer.py', 'return self.classifier(features)', 'return self.classifier(2*features)')[1] != as_is[1]
+
+
+def test_color_mode_survives_saving(monkeypatch, tmp_path, tiny):
+    "With ImageNet weights 'auto' means the frame; loaded from a file the model must not take its weights for random ones."
+    real = backbones._with_weights
+    monkeypatch.setattr(backbones, '_with_weights', lambda name, chans, weights, *a: (real(name, chans, 'random', *a)[0], 'imagenet' if weights == 'auto' else 'random'))
+    model = create_model('latent_emotion', num_classes=2, modalities=('color',), backbone='mobilenetv3_small_050', dim=8, num_heads=2, img_size=96)
+    assert model.frames.modes == dict(color='frame')
+    model.save_pretrained(tmp_path/'hub')
+    for again in (load_model(save_model(model, tmp_path/'own')), LatentEmotion.from_pretrained(tmp_path/'hub')):
+        assert again.frames.modes == dict(color='frame')
+
+
+# ---- a system of one's own
+
+MINE = """
+import torch
+from emonb import register_model
+
+@register_model('a_mean', inputs=('physio',), takes=('physio',), recipe=dict(epochs=2), source='a test')
+class Mean(torch.nn.Module):
+    def __init__(self, *, num_classes, in_chans=2):
+        super().__init__()
+        self.head = torch.nn.Linear(in_chans, num_classes)
+    def forward(self, x): return self.head(x.mean(-1))
+
+def unsaid(*, num_classes=2): return Mean(num_classes=num_classes)
+def wrong(): return 'a model'
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path); monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, '_systems', dict(registry._systems))
+    (tmp_path/'my_own_net.py').write_text(MINE)
+    (tmp_path/'my_broken_net.py').write_text('import no_such_library')
+    (tmp_path/'my_failing_net.py').write_text('1/0')
+    yield tmp_path
+    sys.modules.pop('my_own_net', None)
+
+
+def test_a_system_of_ones_own(own, tiny):
+    system = entry('my_own_net:Mean')
+    assert system.name == 'a_mean' and system.reads() == ('physio',) and 'a_mean' in list_models('a_*')
+    model = create_model('my_own_net:Mean', num_classes=2)
+    assert model(rows_of(tiny, range(3), ('physio',))).shape == (3, 2)
+    assert load_model(save_model(model, own/'kept')).made_by['name'] == 'my_own_net:Mean'
+    recipe = Recipe(system.maker(num_classes=2), inputs=system.reads(), **system.recipe)
+    splits = make_splits(tiny.meta, 'loso')
+    assert run_folds(tiny, splits, recipe, workers=2).equals(run_folds(tiny, splits, recipe))
+    assert create_model('my_own_net:unsaid', num_classes=3).head.out_features == 3
+
+
+@pytest.mark.parametrize('call,says', [
+    (lambda: create_model('psnett', num_classes=2), "did you mean 'psnet'"), (lambda: create_model('psnet', n_classes=2), "did you mean 'num_classes'"),
+    (lambda: create_model('psnet'), 'give num_classes='), (lambda: entry('my_own_nett:make'), 'my_own_nett.py was looked for.*my_own_net.py'),
+    (lambda: entry('my_own_net:make'), "make.*accepted: Mean, unsaid, wrong"), (lambda: entry('my_own_net:'), 'accepted: Mean'),
+    (lambda: entry('my_broken_net:make'), 'imports no_such_library'), (lambda: entry('my_failing_net:make'), 'ZeroDivisionError'),
+    (lambda: create_model('my_own_net:wrong'), 'gave str'), (lambda: entry('my_own_net:unsaid').reads(), 'does not say which arrays'),
+    (lambda: list_models(kind='papers'), "did you mean 'paper'"), (lambda: register_model('psnet', dict, inputs=()), 'taken'),
+    (lambda: save_model(torch.nn.Linear(1, 1), 'x'), 'create_model'), (lambda: load_model('nowhere'), 'model.json')])
+def test_what_is_not_there_is_told_in_a_sentence(own, call, says):
+    with pytest.raises(EmonbError, match=says) as e: call()
+    assert '\n' not in str(e.value)
+
+
+def test_a_batch_without_what_is_read_is_named():
+    with pytest.raises(EmonbError, match='no bio; it holds physio'): create_model('eeg_transformer', **ARGUMENTS['eeg_transformer'])(dict(physio=torch.zeros(1)))

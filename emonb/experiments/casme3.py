@@ -4,17 +4,13 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'PRESETS', 'CASME3', 'check_folds', 'open_reader', 'twin_of', 'model_of', 'keep_tokens', 'prepared',
-           'load_set', 'linear', 'annotation_model', 'systems', 'truth_of', 'blocks', 'told']
+           'load_set', 'systems', 'truth_of', 'blocks', 'told']
 
-# %% ../../nbs/60_casme3_experiment.ipynb #cell-002
+# %% ../../nbs/60_casme3_experiment.ipynb #cell-025
 from functools import partial
 from pathlib import Path
 
 import numpy as np, pandas as pd
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from ..core import EmonbError, cache_dir, listed
 from ..data.casme3 import CasMe3, annotations
@@ -22,6 +18,7 @@ from ..data.people import told_names
 from ..data.recordings import Prepared, kept_array, write_array
 from ..data.simulate import Casme3Twin, oracle, simulated_root
 from ..models.backbones import extract_tokens, token_key
+from ..models.baselines import annotation_model, linear
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.latent_emotion import LatentEmotion, make_backbones
 from ..signals.prepare import PrepareSettings, prepare
@@ -30,7 +27,7 @@ from ..study.experiment import AUTO, Experiment, System, plain_blocks
 from ..study.splits import PROTOCOLS
 from ..study.train import Recipe
 
-# %% ../../nbs/60_casme3_experiment.ipynb #cell-005
+# %% ../../nbs/60_casme3_experiment.ipynb #cell-028
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
     part=('C', ('A', 'C'), 'part of CAS(ME)³: A has no physiology'),
     classes=(0, (0, 3, 4, 7), 'number of classes; 0: 4'),
@@ -55,7 +52,7 @@ def check_folds(p:dict) -> dict:
     if not listed(p['folds']): raise EmonbError('folds is empty; give all, a number, or names with commas between')
     return {}
 
-# %% ../../nbs/60_casme3_experiment.ipynb #cell-007
+# %% ../../nbs/60_casme3_experiment.ipynb #cell-030
 def open_reader(p:dict) -> CasMe3:
     return CasMe3(p['root'], part=p['part'], classes=p['classes'] or 4, strict=p['strict'], sheet=p['sheet'] or None)
 
@@ -76,7 +73,7 @@ def model_of(p:dict, reader:CasMe3) -> dict:
     if 'physio' in mods: reader.need_signals()
     return dict(model=model, modalities=mods)
 
-# %% ../../nbs/60_casme3_experiment.ipynb #cell-009
+# %% ../../nbs/60_casme3_experiment.ipynb #cell-032
 def keep_tokens(data:Prepared, p:dict) -> Prepared:
     "The set with `color_tokens` and `depth_tokens` of frozen backbones beside its frames; `info['weights']` says what they are."
     new, weights, kinds = {}, 'none', [m for m in ('color', 'depth') if m in p['modalities']]
@@ -106,15 +103,7 @@ def load_set(p:dict, reader:CasMe3) -> Prepared:
     if not {'color', 'depth'} & set(p['modalities']): data.info = dict(data.info, detector='none')
     return data
 
-# %% ../../nbs/60_casme3_experiment.ipynb #cell-011
-def linear(C:float=1.):
-    "Hand features → median imputation, z, balanced logistic regression; all fitted on the training part."
-    return make_pipeline(SimpleImputer(strategy='median', keep_empty_features=True), StandardScaler(), LogisticRegression(C=C, class_weight='balanced', max_iter=5000))
-
-def annotation_model():
-    "0/1 action units → balanced logistic regression, no scaling: the coder reference."
-    return LogisticRegression(C=1., class_weight='balanced', max_iter=5000)
-
+# %% ../../nbs/60_casme3_experiment.ipynb #cell-034
 def systems(p:dict, data:Prepared) -> dict:
     "The system asked for, and hand features beside it."
     weights, mods = data.info.get('weights', 'none'), p['modalities']
@@ -140,7 +129,7 @@ def truth_of(p:dict, data:Prepared) -> dict:
     known = oracle(p['root'], classes=p['classes'] or 4, modalities=p['modalities'] or None)
     return {'': data.meta.trial.map(dict(zip(known['meta'].trial, known['yhat']))).to_numpy(np.int64)}
 
-# %% ../../nbs/60_casme3_experiment.ipynb #cell-013
+# %% ../../nbs/60_casme3_experiment.ipynb #cell-036
 def blocks(p:dict, data:Prepared) -> list:
     "The protocols asked for; auto: loso, and what blocks the stimulus where it varies."
     more = ['leave_stimulus_out', 'stimulus_x_subject'] if data.meta.stimulus.nunique() > 1 else []

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'PRESETS', 'WORDS', 'FLOORS', 'PART_OF', 'DEAP', 'check', 'weights_of', 'twin_of', 'open_reader',
-           'settle', 'labels_of', 'folds_of', 'make_fusion', 'support_vectors', 'keep_maps', 'systems', 'thinned',
-           'load_set', 'truth_of', 'blocks', 'told']
+           'settle', 'labels_of', 'folds_of', 'make_fusion', 'keep_maps', 'systems', 'thinned', 'load_set', 'truth_of',
+           'blocks', 'told']
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-002
 import contextlib, io, json
@@ -14,9 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np, pandas as pd
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 from ..code_key import code_key
 from ..core import DataError, EmonbError, cache_dir, hash_files, listed, one_of, progress, resolve, seed_everything
@@ -24,6 +21,7 @@ from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
 from ..data.recordings import MARKER, Prepared, kept_array
 from ..data.simulate_deap import DeapTwin, oracle, simulated_deap_root, truth_table
 from .afew_va import load_pretrained
+from ..models.baselines import support_vectors
 from ..models.deep_fusion import DeepFusion, check_modalities
 from ..models.face_net import FaceCNN, FaceNet
 from ..signals.prepare_deap import DeapSettings, prepare_deap, with_features
@@ -51,11 +49,11 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     effect=(1., None, 'twin only: size of the effect in every modality, 0 for none'),
     trial_stamp=(0., None, 'twin only: a mark all windows of a trial share, whatever the label'))
 PRESETS = dict(   # face_cnn and folds: what the parameters' defaults stand for
-    paper=dict(epochs=50, batch=64, lr=1e-3, folds=10, seeds='0', windows=60, dim=64, depth=2, ff_dim=128, face_cnn='trained',
+    paper=dict(epochs=50, batch=64, lr=1e-3, folds=10, seeds='0', windows=60, dim=64, num_layers=2, ff_dim=128, face_cnn='trained',
                twin=dict(subjects=22, trials=40, seconds=60, fps=50, size=(320, 240))),
-    demo=dict(epochs=10, batch=16, lr=1e-3, folds=5, seeds='0', windows=6, dim=32, depth=1, ff_dim=64, face_cnn='frozen',
+    demo=dict(epochs=10, batch=16, lr=1e-3, folds=5, seeds='0', windows=6, dim=32, num_layers=1, ff_dim=64, face_cnn='frozen',
               twin=dict(subjects=6, trials=10, seconds=8, fps=5, size=(160, 120))))
-WORDS = dict(windows='windows a trial', ff_dim='feed-forward width', dim='width of the transformer', depth='layers of the transformer',
+WORDS = dict(windows='windows a trial', ff_dim='feed-forward width', dim='width of the transformer', num_layers='layers of the transformer',
              folds='folds of windows and trials', face_cnn='face CNN')
 FLOORS = dict(ALL_FLOORS, stimulus='video id only')
 del FLOORS['clock']
@@ -135,18 +133,14 @@ def folds_of(meta:pd.DataFrame, target:str, rule:str, protocol:str, n_splits:int
     return Block(protocol, splits, labels, TARGETS[target], target, by_trial=True, replica=replica and protocol == 'windows', notes=notes)
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-021
-def make_fusion(modalities=('bio', 'face'), dim=64, depth=2, ff_dim=128, freeze_cnn=False,
+def make_fusion(modalities=('bio', 'face'), dim=64, num_layers=2, ff_dim=128, freeze_cnn=False,
                 weights='',          # safetensors of the face CNN; '' starts from random ones
                 weights_key=''):     # their hash, so that a finished fold is known by their content
     "The second paper's network for one target."
-    net = DeepFusion(modalities, num_targets=1, dim=dim, depth=depth, ff_dim=ff_dim, freeze_cnn=freeze_cnn)
+    net = DeepFusion(modalities=modalities, num_classes=1, dim=dim, num_layers=num_layers, ff_dim=ff_dim, freeze_cnn=freeze_cnn)
     if weights and 'face' in modalities:
         with contextlib.redirect_stdout(io.StringIO()): load_pretrained(net, weights)
     return net
-
-def support_vectors(C:float=.01):
-    "Features → z → balanced linear support vector machine; all fitted on the training part."
-    return make_pipeline(StandardScaler(), LinearSVC(C=C, class_weight='balanced', dual='auto', max_iter=5000))
 
 def keep_maps(data:Prepared, weights:str, device:str='cpu', chunk:int=2000) -> Prepared:
     "The set with `face_maps` (N, frames, 128, 6, 6) float16 of a frozen CNN (pretrained, or random from seed 0), computed once and kept."
@@ -170,7 +164,7 @@ def systems(p:dict, data:Prepared|None=None) -> dict:
     key = hash_files([weights])[Path(weights)][:16] if weights else ''
     def network(m):
         face = (('face_maps' if freeze else 'face'), 'face_mask') if 'face' in m else ()
-        make = partial(make_fusion, modalities=m, dim=p['dim'], depth=p['depth'], ff_dim=p['ff_dim'], freeze_cnn=freeze, weights=weights if 'face' in m and not freeze else '', weights_key=key if 'face' in m else '')
+        make = partial(make_fusion, modalities=m, dim=p['dim'], num_layers=p['num_layers'], ff_dim=p['ff_dim'], freeze_cnn=freeze, weights=weights if 'face' in m and not freeze else '', weights_key=key if 'face' in m else '')
         recipe = Recipe(make, inputs=(('bio',) if set(m) - {'face'} else ()) + face, epochs=p['epochs'], batch=p['batch'], lr=p['lr'], weight_decay=0., optimizer='adam', schedule='constant', loss='bce',
                       class_weights=False, scale=p['scale'], device=p['device'])
         return System('model', recipe, p['weights'] if 'face' in m else '–')

@@ -127,10 +127,10 @@ def measure_batches(data:Prepared, repeats:int=5, threads:int=1) -> pd.DataFrame
 # %% ../../nbs/65_speed.ipynb #cell-014
 class PlainTransformer(nn.Module):
     "`EEGTransformer` with `nn.TransformerEncoder` in the middle. x (B, 40, 128) → logits (B, 1)."
-    def __init__(self, drop_rate:float=.1, in_chans=40, length=128, dim=64, depth=2, num_heads=4, ff_dim=128):
+    def __init__(self, drop_rate:float=.1, in_chans=40, length=128, dim=64, num_layers=2, num_heads=4, ff_dim=128):
         super().__init__()
         self.embed, self.position = nn.Linear(in_chans, dim), nn.Parameter(torch.empty(1, length, dim).normal_(std=.02))
-        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(dim, num_heads, ff_dim, drop_rate, batch_first=True), depth)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(dim, num_heads, ff_dim, drop_rate, batch_first=True), num_layers)
         self.head, self.out = nn.Linear(length*dim, 64), nn.Linear(64, 1)
     def forward(self, x): return self.out(self.head(self.encoder(self.embed(x.transpose(1, 2)) + self.position).flatten(1)))
 
@@ -193,7 +193,7 @@ def measure_fused(windows:int=128, steps:int=4, size:int=64, threads:int=1, repe
                 opt.zero_grad(); loss.backward(); opt.step()
         return train
     seed_everything(seed)
-    trained, frozen, kept = (DeepFusion(('bio', 'face'), freeze_cnn=f) for f in (False, True, True)); alone = DeepFusion(('bio',))
+    trained, frozen, kept = (DeepFusion(modalities=('bio', 'face'), freeze_cnn=f) for f in (False, True, True)); alone = DeepFusion(modalities=('bio',))
     with fixed_threads(threads):
         once = time.perf_counter(); maps = torch.from_numpy(kept.parts['face'].cnn_features(data.x['face'])); once = time.perf_counter() - once
         times, _ = side_by_side({'CNN in the loop, trained': job(trained, full), 'CNN in the loop, frozen': job(frozen, full),

@@ -80,9 +80,9 @@ class PSNet(nn.Module):
 
     Average over `pool` samples → stem (kernel 7) and two inception blocks grouped by signal → 1×1 mix → two ungrouped blocks
     → tokens `(B, P, dim)`, P ≥ 8 → mean → linear. EmonbError for another shape of input. Paper 1, "1D separable and mixable depthwise inception network"."""
-    def __init__(self,
+    def __init__(self, *,
+                 num_classes:int=0,          # 0: features
                  in_chans:int=3,             # signals
-                 num_classes:int=0,
                  rate:float=200.,            # Hz
                  length:int=1200,            # samples in a window
                  dim:int=256,                # width of a token
