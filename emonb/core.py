@@ -10,8 +10,8 @@ __all__ = ['EmonbError', 'DataError', 'SetError', 'Damaged', 'one_of', 'listed',
            'read_sealed', 'kept_file', 'git_revision', 'versions', 'provenance_of_run', 'in_notebook', 'progress']
 
 # %% ../nbs/00_core.ipynb #cell-002
-import ast, contextlib, difflib, errno, functools, hashlib, importlib.util, itertools, json, os, platform, random, re, subprocess
-import sys, threading, time, urllib.request
+import ast, contextlib, difflib, errno, functools, hashlib, importlib.util, itertools, json, os, platform, random, re, subprocess, sys
+import threading, time, urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from importlib import metadata
