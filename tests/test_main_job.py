@@ -147,6 +147,58 @@ def test_refused_in_one_sentence(what, people, apart):
     assert e.value.__cause__ is None and not (apart/'out'/'summary.json').exists()
 
 
+MY_MODULE = '''
+import numpy as np, pandas as pd
+from functools import partial
+from torch import nn
+from emonb.data.recordings import from_arrays
+from emonb.study.experiment import AUTO, Experiment, System, plain_blocks
+from emonb.study.train import Recipe
+
+class Line(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.out = nn.Linear(width, 2)
+    def forward(self, x): return self.out(x["physio"].flatten(1))
+
+class Reader:
+    provenance = "simulated"
+    def __init__(self, root): self.root = root
+
+def prepare(p, reader):
+    rng, label = np.random.default_rng(0), np.arange(60)//5 % 2
+    x = rng.normal(size=(60, 1, p["width"])) + 2*label[:, None, None]
+    table = pd.DataFrame(dict(subject=np.repeat(["ann", "ben", "eve"], 20), label=np.array(["rest", "task"])[label]))
+    return from_arrays(dict(physio=x.astype(np.float32)), table, provenance=reader.provenance)
+
+numbers = dict(epochs=3, batch=8, lr=.05, seeds="0")
+def systems(p, data): return {"a line": System("model", Recipe(partial(Line, p["width"]), epochs=p["epochs"], batch=p["batch"], lr=p["lr"]))}
+MySet = Experiment("my_set", lambda p, data: "my set", dict(width=(4, 1, "of a sample")), dict(paper=numbers, demo=numbers), twin=lambda p: ".",
+                   open=lambda p: Reader(p["root"]), prepare=prepare, systems=systems, told=lambda p, data: [],
+                   blocks=lambda p, data: plain_blocks(data, AUTO, ["loso"]))
+'''
+
+
+def test_a_set_of_ones_own_from_the_command_line_in_worker_processes(apart):
+    (apart/'my_module.py').write_text(MY_MODULE)
+    given = dict(dataset='my_module:MySet', options='width=6', epochs=4, workers=2, out=apart/'out')
+    status, said = papermill(NBS/'90_loso.ipynb', apart/'done.ipynb', given, apart)
+    assert status == 0, said[-3000:]
+    s = check_summary(apart/'out', 'simulated', 2)
+    assert s['dataset'] == 'my_set' and s['parameters']['width'] == 6 and s['setting']['epochs'] == 4 and s['n_subjects'] == 3
+    assert s['model'] == 'a line' and s['metrics']['UAR']['value'] > .9 and len(list((apart/'out'/'rows').glob('*.json'))) == 3
+
+
+@pytest.mark.parametrize('given,words', [
+    (dict(dataset='stress_predict', part='A'), 'part=A does not go with dataset=stress_predict'),
+    (dict(dataset='stress_predict', classes=4), 'classes=4 does not go'), (dict(dataset='stress_predict', effect=2.), 'effect=2.0 does not go'),
+    (dict(dataset='casme3', options='k=5'), "option='k' is not known"), (dict(dataset='no_such_module:MySet'), 'no_such_module.*imported'),
+    (dict(dataset='json:dumps'), 'not an Experiment'), (dict(dataset='casme2'), 'did you mean .casme3')])
+def test_what_does_not_belong_to_the_set_stops_the_run(given, words, apart):
+    with pytest.raises(EmonbError, match=words): run(dict(given, out='out'))
+    assert not (apart/'out').exists()
+
+
 def test_empty_folder_and_sheets_alone(apart):
     (apart/'empty').mkdir()
     with pytest.raises(EmonbError, match='empty.*apply'): run(dict(root='empty', out='out'))

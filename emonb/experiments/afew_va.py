@@ -277,7 +277,7 @@ class Pretrained:
     notes: list = field(default_factory=list)
 
     @property
-    def provenance(self) -> str: return self.provenance
+    def provenance(self) -> str: return self.faces.provenance
     @property
     def fingerprint(self) -> str: return self.faces.fingerprint
     def figures(self) -> dict: return figures_of(self)

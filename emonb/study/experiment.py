@@ -76,7 +76,7 @@ class Experiment:
     @property
     def table(self) -> dict: return {**PARAMETERS, **self.parameters}
 
-# %% ../../nbs/55_experiment.ipynb #cell-076
+# %% ../../nbs/55_experiment.ipynb #cell-102
 def check_parameters(e:Experiment, given:dict) -> dict:
     "All parameters, with defaults filled in. `EmonbError` for an unknown name, an unknown value or a wrong type, naming what is accepted."
     p = check_table(given, e.table)
@@ -154,7 +154,7 @@ def plain_blocks(data:Prepared,
         out.append(Block(name, splits, [data.y]*len(splits), data.classes, seeds=1 if k and protocol == AUTO else None))
     return out
 
-# %% ../../nbs/55_experiment.ipynb #cell-077
+# %% ../../nbs/55_experiment.ipynb #cell-103
 def trial_yhat(prob:np.ndarray,     # (S, n) probability of the second of two classes, one row a seed or draw
                trial:np.ndarray     # (n,) trial of each window
               ) -> np.ndarray:      # (S, trials), trials in sorted order
@@ -217,7 +217,7 @@ def predictions_of(data:Prepared, b:Block, name:str, recipe:Recipe, seeds:tuple,
     if b.labels[0] is b.labels[-1]: return run_folds(labelled(data, b.labels[0], b.classes), b.splits, recipe, seeds, what, store, workers, executor)
     return pd.concat([run_folds(labelled(data, y, b.classes), [v], recipe, seeds, what, store) for y, v in zip(b.labels, b.splits)], ignore_index=True)
 
-# %% ../../nbs/55_experiment.ipynb #cell-080
+# %% ../../nbs/55_experiment.ipynb #cell-106
 REPLICA = 'replica: epoch chosen on the test fold'
 
 def worded(d:dict) -> str:
@@ -274,7 +274,7 @@ def judge_all(e:Experiment, data:Prepared, blocks:list, systems:dict, seeds:tupl
     finally:
         if pool: pool.shutdown(cancel_futures=True)
 
-# %% ../../nbs/55_experiment.ipynb #cell-082
+# %% ../../nbs/55_experiment.ipynb #cell-108
 @dataclass
 class Result:
     "The set, one judged block a target and protocol, the setting. Shows itself in a notebook and writes itself to `out`."
@@ -359,7 +359,7 @@ class Result:
                     per_subject=report.plot_per_subject(y, first.yhat, who, self.provenance, text),
                     intervals=report.plot_intervals(self.table(b)))
 
-# %% ../../nbs/55_experiment.ipynb #cell-084
+# %% ../../nbs/55_experiment.ipynb #cell-110
 def plot_protocols(r:Result):
     "UAR of window decisions with intervals: a panel a target, a group a protocol; the grey line is the highest floor."
     from matplotlib.figure import Figure
@@ -380,9 +380,10 @@ def plot_protocols(r:Result):
         ax.set(title=report.title(target, r.provenance), xlabel='protocol', ylim=(0, 1.03), xlim=(-.5, len(r.protocols) - .5))
         ax.set_xticks(range(len(r.protocols)), r.protocols)
     axes[0].set_ylabel('UAR of windows')
-    handles = {label: handle for ax in axes for handle, label in reversed(list(zip(*ax.get_legend_handles_labels())))}
-    named = [n for n in [*names[:1], 'highest floor', *names[1:]] if n in handles]
-    fig.legend([handles[n] for n in named], named, loc='outside right center', fontsize=8)
+    handles = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels()): handles.setdefault(label, handle)
+    fig.legend(handles.values(), handles.keys(), loc='outside right center', fontsize=8)
     return fig
 
 def plot_subjects(r:Result, target:str):
