@@ -232,13 +232,13 @@ def test_a_full_disk_loses_no_finished_fold(people, apart, monkeypatch):
     "The third row meets a full disk; after room was made the run goes on, and ends as if nothing had been."
     import errno
     from emonb.study import results
-    given, real, n = dict(dataset='stress_predict', model='features', protocol='loso', root=str(people), out='out'), results.write_json, [0]
+    given, real, n = dict(dataset='stress_predict', model='features', protocol='loso', root=str(people), out='out'), results.write_sealed, [0]
     def full(path, obj):
         n[0] += 1
         if n[0] == 3:
             monkeypatch.setattr(os, 'fsync', lambda fd: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
         return real(path, obj)
-    monkeypatch.setattr(results, 'write_json', full)
+    monkeypatch.setattr(results, 'write_sealed', full)
     with pytest.raises(EmonbError, match='disk is full.*free some space') as e: run(given)
     monkeypatch.undo(); monkeypatch.chdir(apart); monkeypatch.setenv('EMONB_CACHE', str(apart/'cache'))
     rows = {p: p.stat().st_mtime_ns for p in (apart/'out'/'rows').iterdir()}
