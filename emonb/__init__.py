@@ -18,6 +18,7 @@ _WHERE = {   # module → what it gives to the package's top
     'data.deap': ['Deap'],
     'data.stress_predict': ['StressPredict'],
     'signals.prepare': ['PrepareSettings', 'prepare'],
+    'models.registry': ['create_model', 'list_models', 'load_model', 'register_model', 'save_model'],
     'models.psnet': ['PSNet'],
     'models.latent_emotion': ['LatentEmotion'],
     'models.deep_fusion': ['DeepFusion'],

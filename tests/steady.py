@@ -25,8 +25,8 @@ LIMIT = 600    # seconds for one claim under one setting
 # What trains with torch, the longest first: pytest's argument, and the -k that selects in it.
 NETWORKS = [
     ('tests/test_notebooks.py', 'test_notebook and 41_face_net'),
-    ('tests/test_notebooks.py', 'test_notebook and 57_pretrain_face'),
-    ('tests/test_notebooks.py', 'test_notebook and 56_deap_experiment'),
+    ('tests/test_notebooks.py', 'test_notebook and 63_afew_va_experiment'),
+    ('tests/test_notebooks.py', 'test_notebook and 62_deap_experiment'),
     ('tests/test_notebooks.py', 'test_notebook and 42_deep_fusion'),
     ('tests/test_notebooks.py', 'test_notebook and 40_eeg_transformer'),
     ('tests/test_notebooks.py', 'test_notebook and 34_latent_emotion'),

@@ -20,9 +20,10 @@ from emonb.data.people import UNEXPLAINED
 from emonb.data.recordings import MARKER
 from emonb.models.deep_fusion import DeepFusion
 from emonb.models.face_net import AffectCNN, FaceNet
-from emonb.study import pretrain_face
-from emonb.study.pretrain_face import (PARAMETERS, agreement, check_parameters, companions, crop_face, difference, face_crops, hold_out, load_pretrained, open_set, oracle,
-                                       predict_affect, read_parameters, run, save_weights, train_affect, weights_note)
+from emonb.experiments import afew_va
+from emonb.experiments.afew_va import (PARAMETERS, agreement, check_parameters, companions, crop_face, difference, face_crops, hold_out, load_pretrained, open_set, oracle,
+                                       predict_affect, run, save_weights, train_affect, weights_note)
+from emonb.study import experiment
 
 TINY = AfewVaTwin(clips=5, frames=4, actors=3, quirks=False, seed=4)
 
@@ -384,7 +385,7 @@ def test_the_notebook_has_the_parameters_of_the_table():
 def test_unknown_names_and_values():
     for wrong, match in ((dict(epoch=2), 'epochs'), (dict(source='twin'), 'simulated'), (dict(epochs=1.5), 'whole'), (dict(held_out=0.), 'between'), (dict(lr=0.), 'default'), (dict(strict=1.5), 'False, True'), (dict(clips=-1), '0 or more')):
         with pytest.raises(EmonbError, match=match): check_parameters(wrong)
-    with pytest.raises(EmonbError, match='outt'): read_parameters(dict(outt='x', epochs=2))
+    with pytest.raises(EmonbError, match='outt'): check_parameters(dict(outt='x', epochs=2))
 
 def test_where_the_set_is_looked_for(whole, tmp_path, monkeypatch):
     (tmp_path/'settings.ini').write_text('lib_name = emonb')
@@ -413,7 +414,7 @@ def test_a_whole_run(whole, tmp_path, capsys):
     assert all((tmp_path/'a'/f).stat().st_size > 0 for f in ('face_cnn_SIMULATED.safetensors', 'scatter.png', 'faces.png'))
     a, b = (load_file(tmp_path/n/'face_cnn_SIMULATED.safetensors') for n in 'ab')
     assert all(torch.equal(a[k], b[k]) for k in a) and np.array_equal(r.entries[0]['prediction'], again.entries[0]['prediction'])
-    for show in (pretrain_face.show_setting, pretrain_face.show_tables, pretrain_face.show_figures, pretrain_face.show_provenance): show(r)
+    for show in (afew_va.show_setting, afew_va.show_tables, experiment.show_figures, experiment.show_provenance): show(r)
     assert capsys.readouterr().out.count('SIMULATED') >= 6
 
 def test_nothing_half_written_is_left(tree, tmp_path):

@@ -1,16 +1,19 @@
 "The second paper's experiment as a whole command: what it writes, what it refuses, and that nothing is trained twice."
 import json, re
+from functools import partial
 
 import nbformat, numpy as np, pandas as pd, pytest
 
 from conftest import NBS
 from emonb.core import EmonbError
 from emonb.data.simulate_deap import DeapTwin, write_deap
-from emonb.study import deap_experiment
-from emonb.study.deap_experiment import FLOORS, PARAMETERS, REPLICA
+from emonb.experiments.deap import DEAP, FLOORS
+from emonb.study import experiment
+from emonb.study.experiment import REPLICA
 from test_notebooks import papermill
 
 METRICS = ('ACC', 'UF1', 'UAR')
+run = partial(experiment.run, DEAP)
 SMALL = dict(epochs=2, folds=2, preset='demo', workers=1)
 
 
@@ -46,7 +49,7 @@ def test_the_notebook_has_the_parameters_of_the_experiment():
     cell = next(c for c in nbformat.read(NBS/'91_deap.ipynb', as_version=4).cells if 'parameters' in c.metadata.get('tags', []))
     space = {}
     exec(cell.source, space)
-    assert {k: v for k, v in space.items() if not k.startswith('_')} == {k: d for k, (d, _, _) in PARAMETERS.items()}
+    assert {k: v for k, v in space.items() if not k.startswith('_')} == {k: d for k, (d, _, _) in DEAP.table.items()}
     assert all('#' in line for line in cell.source.splitlines())
 
 
@@ -71,7 +74,7 @@ def test_whole_command_then_again_without_training(twin, apart):
     assert {'protocols.png', 'per_subject_valence.png', 'predictions.parquet', 'tables.md', 'run.log'} <= {p.name for p in (apart/'out').iterdir()}
     stamp = {p: p.stat().st_mtime_ns for p in (apart/'out'/'rows').iterdir()}
     log = (apart/'out'/'run.log').read_text()
-    again = deap_experiment.run(dict(given, root=str(twin), out=str(apart/'out')))
+    again = run(dict(given, root=str(twin), out=str(apart/'out')))
     assert (apart/'out'/'run.log').read_text() == log and {p: p.stat().st_mtime_ns for p in (apart/'out'/'rows').iterdir()} == stamp
     s2 = strict_json(apart/'out'/'summary.json')
     assert s2['protocols'] == s['protocols']
@@ -82,7 +85,7 @@ def check_frames(r):
     "The predictions are whole, and the tables say what the predictions say."
     for b in r.blocks:
         first = b.predictions[b.predictions.model == b.entries[0].name].sort_values('row')
-        assert first.row.is_unique and np.array_equal(first.row, b.folds.rows) and np.array_equal(first.y, b.folds.y[b.folds.rows])
+        assert first.row.is_unique and np.array_equal(first.row, b.block.rows) and np.array_equal(first.y, b.block.y[b.block.rows])
         assert np.isclose((first.y == first.yhat).mean(), b.entries[0].scores['ACC']['value'])
         by_trial = first.groupby('trial').agg(p=('p1', 'mean'), y=('y', 'first'))
         assert np.isclose(((by_trial.p > .5) == by_trial.y).mean(), b.trials[0].scores['ACC']['value'])
@@ -96,13 +99,13 @@ def check_frames(r):
 @pytest.mark.parametrize('modalities,target,rule,baseline', [('eeg', 'valence', '>5', 'off'), ('peripheral', 'arousal', '>4.5', 'mean'), ('face', 'valence', '>=5', 'template'), ('eeg,face', 'arousal', 'mean', 'template')])
 def test_every_choice_runs(modalities, target, rule, baseline, twin, apart):
     given = dict(SMALL, epochs=1, root=str(twin), out='out', modalities=modalities, target=target, rule=rule, baseline=baseline, protocol='trials,subjects', alone=True)
-    r = deap_experiment.run(given)
+    r = run(given)
     assert r.targets == [target] and r.protocols == ['trials', 'subjects']
     b = r.blocks[1]
     rating = r.data.meta[target].to_numpy()
     if rule == 'mean':
-        for v, y in zip(b.folds.splits, b.folds.labels): assert np.array_equal(y, rating >= rating[v.train].mean())
-    else: assert np.array_equal(b.folds.y[b.folds.rows], {'>5': rating > 5, '>4.5': rating > 4.5, '>=5': rating >= 5}[rule][b.folds.rows])
+        for v, y in zip(b.block.splits, b.block.labels): assert np.array_equal(y, rating >= rating[v.train].mean())
+    else: assert np.array_equal(b.block.y[b.block.rows], {'>5': rating > 5, '>4.5': rating > 4.5, '>=5': rating >= 5}[rule][b.block.rows])
     models = [e.name for e in b.entries if e.kind == 'model']
     assert len(models) == (3 if ',' in modalities else 1) and ('oracle' in {e.kind for e in b.entries}) == (rule == '>=5')
     names = r.data.info['feature_names']
@@ -112,16 +115,16 @@ def test_every_choice_runs(modalities, target, rule, baseline, twin, apart):
 
 def test_one_process_or_two_give_the_same(twin, apart):
     given = dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects')
-    one, two = (deap_experiment.run(dict(given, workers=w, out=f'out{w}')) for w in (1, 2))
+    one, two = (run(dict(given, workers=w, out=f'out{w}')) for w in (1, 2))
     pd.testing.assert_frame_equal(one.blocks[0].predictions, two.blocks[0].predictions, check_exact=True)
 
 
 def test_other_settings_are_other_folds(twin, apart):
     given = dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects', out='out')
     count = lambda: len(list((apart/'out'/'rows').iterdir()))
-    deap_experiment.run(given); first = count()
+    run(given); first = count()
     for k, change in enumerate((dict(epochs=3), dict(scale='none'), dict(target='arousal')), 2):
-        deap_experiment.run(dict(given, **change)); assert count() > first, change
+        run(dict(given, **change)); assert count() > first, change
         first = count()
 
 
@@ -157,14 +160,14 @@ def broken(twin, tmp_path):
 def test_refused_in_one_sentence(what, twin, broken, apart):
     given, *words = REFUSED[what]
     given = {k: str(twin) if v == 'TWIN' else str(broken) if v == 'BROKEN' else v for k, v in given.items()}
-    with pytest.raises(EmonbError) as e: deap_experiment.run({**SMALL, **given, 'out': str(apart/'out')})
+    with pytest.raises(EmonbError) as e: run({**SMALL, **given, 'out': str(apart/'out')})
     said = str(e.value)
     assert '\n' not in said and all(w in said for w in words), said
     assert not (apart/'out'/'summary.json').exists()
 
 
 def test_a_damaged_trial_is_left_out_and_counted(broken, apart):
-    r = deap_experiment.run(dict(SMALL, root=str(broken), out='out', modalities='peripheral', target='valence', protocol='subjects'))
+    r = run(dict(SMALL, root=str(broken), out='out', modalities='peripheral', target='valence', protocol='subjects'))
     assert r.setting['left_out'] == 1 and r.setting['audit'] >= 1 and r.data.meta.trial.nunique() == 17
 
 

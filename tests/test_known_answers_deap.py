@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pytest
 
 from emonb.data.simulate_deap import deap_set
-from emonb.study.deap_experiment import FLOORS, blocks_of, check_parameters, folds_of, preset_of, recipes
+from emonb.experiments.deap import DEAP, FLOORS, blocks, folds_of, settle, systems
+from emonb.study.experiment import check_parameters, judge_all, settled
 from emonb.study.metrics import null_band, paired, permutation_null, scores
 from emonb.study.splits import PROTOCOLS, check_split, make_splits
 from test_known_answers import Linear
@@ -156,11 +157,12 @@ def test_fusion_with_an_empty_modality_gains_nothing():
 
 def network(data, protocol, epochs, modalities='bio', target='valence', alone=False):
     "One block of a small network under one protocol, each modality alone beside it if wanted."
-    p = check_parameters(dict(target=target, modalities=modalities, protocol=protocol, preset='demo', epochs=epochs, folds=3, alone=alone))
-    s = dict(preset_of(p, 'simulated')[1], dim=16, ff_dim=32, batch=16)
+    p = check_parameters(DEAP, dict(target=target, modalities=modalities, protocol=protocol, preset='demo', epochs=epochs, folds=3, alone=alone))
+    p = settled(DEAP, p, 'simulated')
+    p = dict(p, **settle(p), dim=16, ff_dim=32, batch=16, device='cpu')
     data = replace(data, x=dict(data.x, features=levels(data)), info=dict(data.info, fingerprint='test'))
-    models = {k: v for k, v in recipes(p, tuple(modalities.split(',')), s, False, '', 'cpu').items() if v[0] == 'model'}
-    return blocks_of(data, p, s, models, None)[0]
+    models = {k: v for k, v in systems(p).items() if v.kind == 'model'}
+    return judge_all(DEAP, data, blocks(p, data), models)[0]
 
 
 def test_the_network_remembers_stamped_trials_and_nothing_else():

@@ -6,6 +6,7 @@ import numpy as np, pandas as pd, pytest
 
 from conftest import NBS
 from emonb.core import EmonbError, run_lock
+from emonb.experiments.by_name import run
 from emonb.study import experiment
 from test_notebooks import papermill
 
@@ -78,7 +79,7 @@ def test_annotation_on_a_sheet_alone(apart):
 @pytest.mark.parametrize('part,classes,reference', [('A', 7, (.474, .338, .376)), ('A', 4, (.599, .530, .572)), ('A', 3, (.668, .616, .733)), ('C', 4, (.691, .661, .720))])
 def test_annotation_on_the_official_sheets(part, classes, reference, real, apart):
     "An independent script's figures, to .02."
-    r = experiment.run(dict(part=part, classes=classes, model='annotation', protocol='loso', root=str(real('casme3')), out='out'))
+    r = run(dict(part=part, classes=classes, model='annotation', protocol='loso', root=str(real('casme3')), out='out'))
     got = [r.main.entries[0].scores[m]['value'] for m in METRICS]
     assert r.data.provenance == 'annotation' and np.allclose(got, reference, atol=.02), got
 
@@ -119,8 +120,8 @@ def test_a_killed_run_goes_on_where_it_stopped(people, apart):
     status, said = papermill(NBS/'90_loso.ipynb', apart/'done.ipynb', dict(given, out=out), apart)
     assert status == 0, said[-3000:]
     assert all((out/'rows'/n).stat().st_mtime_ns == t for n, t in kept.items()), 'a finished fold was trained again'
-    whole = experiment.run(dict({k: str(v) if k == 'root' else v for k, v in given.items()}, out=str(apart/'undisturbed'), workers=1))
-    again = experiment.run(dict({k: str(v) if k == 'root' else v for k, v in given.items()}, out=str(out)))
+    whole = run(dict({k: str(v) if k == 'root' else v for k, v in given.items()}, out=str(apart/'undisturbed'), workers=1))
+    again = run(dict({k: str(v) if k == 'root' else v for k, v in given.items()}, out=str(out)))
     pd.testing.assert_frame_equal(whole.main.predictions, again.main.predictions, check_exact=True)
 
 
@@ -140,17 +141,69 @@ REFUSED = {
 @pytest.mark.parametrize('what', [k for k in REFUSED if k != 'unknown backbone'])
 def test_refused_in_one_sentence(what, people, apart):
     given, *words = REFUSED[what]
-    with pytest.raises(EmonbError) as e: experiment.run({k: str(people) if v == 'PEOPLE' else v for k, v in given.items()} | dict(out=str(apart/'out')))
+    with pytest.raises(EmonbError) as e: run({k: str(people) if v == 'PEOPLE' else v for k, v in given.items()} | dict(out=str(apart/'out')))
     said = str(e.value)
     assert '\n' not in said and all(w in said for w in words), said
     assert e.value.__cause__ is None and not (apart/'out'/'summary.json').exists()
 
 
+MY_MODULE = '''
+import numpy as np, pandas as pd
+from functools import partial
+from torch import nn
+from emonb.data.recordings import from_arrays
+from emonb.study.experiment import AUTO, Experiment, System, plain_blocks
+from emonb.study.train import Recipe
+
+class Line(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.out = nn.Linear(width, 2)
+    def forward(self, x): return self.out(x["physio"].flatten(1))
+
+class Reader:
+    provenance = "simulated"
+    def __init__(self, root): self.root = root
+
+def prepare(p, reader):
+    rng, label = np.random.default_rng(0), np.arange(60)//5 % 2
+    x = rng.normal(size=(60, 1, p["width"])) + 2*label[:, None, None]
+    table = pd.DataFrame(dict(subject=np.repeat(["ann", "ben", "eve"], 20), label=np.array(["rest", "task"])[label]))
+    return from_arrays(dict(physio=x.astype(np.float32)), table, provenance=reader.provenance)
+
+numbers = dict(epochs=3, batch=8, lr=.05, seeds="0")
+def systems(p, data): return {"a line": System("model", Recipe(partial(Line, p["width"]), epochs=p["epochs"], batch=p["batch"], lr=p["lr"]))}
+MySet = Experiment("my_set", lambda p, data: "my set", dict(width=(4, 1, "of a sample")), dict(paper=numbers, demo=numbers), twin=lambda p: ".",
+                   open=lambda p: Reader(p["root"]), prepare=prepare, systems=systems, told=lambda p, data: [],
+                   blocks=lambda p, data: plain_blocks(data, AUTO, ["loso"]))
+'''
+
+
+def test_a_set_of_ones_own_from_the_command_line_in_worker_processes(apart):
+    (apart/'my_module.py').write_text(MY_MODULE)
+    given = dict(dataset='my_module:MySet', options='width=6', epochs=4, workers=2, out=apart/'out')
+    status, said = papermill(NBS/'90_loso.ipynb', apart/'done.ipynb', given, apart)
+    assert status == 0, said[-3000:]
+    s = check_summary(apart/'out', 'simulated', 2)
+    assert s['dataset'] == 'my_set' and s['parameters']['width'] == 6 and s['setting']['epochs'] == 4 and s['n_subjects'] == 3
+    assert s['model'] == 'a line' and s['metrics']['UAR']['value'] > .9 and len(list((apart/'out'/'rows').glob('*.json'))) == 3
+
+
+@pytest.mark.parametrize('given,words', [
+    (dict(dataset='stress_predict', part='A'), 'part=A does not go with dataset=stress_predict'),
+    (dict(dataset='stress_predict', classes=4), 'classes=4 does not go'), (dict(dataset='stress_predict', effect=2.), 'effect=2.0 does not go'),
+    (dict(dataset='casme3', options='k=5'), "option='k' is not known"), (dict(dataset='no_such_module:MySet'), 'no_such_module.*imported'),
+    (dict(dataset='json:dumps'), 'not an Experiment'), (dict(dataset='casme2'), 'did you mean .casme3')])
+def test_what_does_not_belong_to_the_set_stops_the_run(given, words, apart):
+    with pytest.raises(EmonbError, match=words): run(dict(given, out='out'))
+    assert not (apart/'out').exists()
+
+
 def test_empty_folder_and_sheets_alone(apart):
     (apart/'empty').mkdir()
-    with pytest.raises(EmonbError, match='empty.*apply'): experiment.run(dict(root='empty', out='out'))
+    with pytest.raises(EmonbError, match='empty.*apply'): run(dict(root='empty', out='out'))
     (apart/'sheets').mkdir(); write_sheet(apart/'sheets'/'a.xlsx')
-    with pytest.raises(EmonbError, match='-p model annotation'): experiment.run(dict(part='A', classes=4, model='latent_emotion', root='sheets', out='out'))
+    with pytest.raises(EmonbError, match='-p model annotation'): run(dict(part='A', classes=4, model='latent_emotion', root='sheets', out='out'))
 
 
 def test_the_command_fails_with_the_sentence_last(apart):
@@ -165,13 +218,13 @@ def test_a_single_class_left(people, apart, tmp_path):
     one = shutil.copytree(people, tmp_path/'one')
     table = one/'Improved_All_Combined_hr_rsp_binary.csv'
     pd.read_csv(table).assign(Label=0).to_csv(table, index=False)
-    with pytest.raises(EmonbError, match='class'): experiment.run(dict(dataset='stress_predict', model='features', root=str(one), out='out'))
+    with pytest.raises(EmonbError, match='class'): run(dict(dataset='stress_predict', model='features', root=str(one), out='out'))
 
 
 def test_two_runs_do_not_share_a_folder(people, apart, monkeypatch):
     monkeypatch.setattr(experiment, 'run_lock', lambda folder: run_lock(folder, wait=.5))
     with run_lock(apart/'out'):
-        with pytest.raises(EmonbError, match='another run holds this folder.*-p out'): experiment.run(dict(dataset='stress_predict', model='features', root=str(people), out='out'))
+        with pytest.raises(EmonbError, match='another run holds this folder.*-p out'): run(dict(dataset='stress_predict', model='features', root=str(people), out='out'))
     assert not (apart/'out'/'rows').exists()
 
 
@@ -186,20 +239,21 @@ def test_a_full_disk_loses_no_finished_fold(people, apart, monkeypatch):
             monkeypatch.setattr(os, 'fsync', lambda fd: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
         return real(path, obj)
     monkeypatch.setattr(results, 'write_sealed', full)
-    with pytest.raises(EmonbError, match='disk is full.*free some space') as e: experiment.run(given)
+    with pytest.raises(EmonbError, match='disk is full.*free some space') as e: run(given)
     monkeypatch.undo(); monkeypatch.chdir(apart); monkeypatch.setenv('EMONB_CACHE', str(apart/'cache'))
     rows = {p: p.stat().st_mtime_ns for p in (apart/'out'/'rows').iterdir()}
     assert len(rows) == 2 and all(p.suffix == '.json' for p in rows) and not list((apart/'out').rglob('*.tmp'))
-    r = experiment.run(given)
+    r = run(given)
     assert all(p.stat().st_mtime_ns == t for p, t in rows.items())
-    assert r.main.predictions.equals(experiment.run(dict(given, out='other')).main.predictions)
+    assert r.main.predictions.equals(run(dict(given, out='other')).main.predictions)
 
 
-@pytest.mark.parametrize('notebook,module', [('89_pretrain_face', 'pretrain_face'), ('90_loso', 'experiment'), ('91_deap', 'deap_experiment')])
+@pytest.mark.parametrize('notebook,module', [('89_pretrain_face', 'afew_va'), ('90_loso', 'by_name'), ('91_deap', 'deap'), ('96_speed', 'speed')])
 def test_the_parameters_cell_says_what_the_package_takes(notebook, module):
     "The same names, the same defaults, and a type and a comment for each (papermill shows them as help)."
     import ast, importlib
-    table = importlib.import_module(f'emonb.study.{module}').PARAMETERS
+    from emonb.experiments.deap import DEAP
+    table = DEAP.table if module == 'deap' else importlib.import_module(f'emonb.experiments.{module}').PARAMETERS
     cell, = [''.join(c['source']) for c in json.loads((NBS/f'{notebook}.ipynb').read_text())['cells'] if 'parameters' in c['metadata'].get('tags', [])]
     given = {n.target.id: ast.literal_eval(n.value) for n in ast.parse(cell).body if isinstance(n, ast.AnnAssign)}
     assert given == {k: d for k, (d, _, _) in table.items()}

@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest
 from conftest import ROOT
 from emonb.core import noted
 from emonb.data.recordings import from_arrays
-from emonb.study import experiment
+from emonb.experiments.by_name import run
 from emonb.study.results import Store
 from emonb.study.splits import make_splits
 from emonb.study.train import Recipe, run_folds
@@ -14,7 +14,7 @@ from test_main_job import people, write_people, write_sheet    # noqa: F401  (pe
 
 RUN = """
 import json, sys, warnings
-from emonb.study.experiment import run
+from emonb.experiments.by_name import run
 r = run(json.loads(sys.argv[1]))
 print('UAR', r.main.entries[0].scores['UAR']['value'])
 """
@@ -57,7 +57,7 @@ def sheet(tmp_path_factory):
 
 CHANGES = {   # what: (module, old, new, whether it makes another number)
     'a function of the reader': ('data/casme3.py', 'return np.array([[n in r for n in names]', 'return 0*np.array([[n in r for n in names]', True),
-    'a model': ('study/experiment.py', "LogisticRegression(C=1., class_weight='balanced', max_iter=5000)", "LogisticRegression(C=.01, class_weight='balanced', max_iter=5000)", True),
+    'a model': ('models/baselines.py', 'def annotation_model(*, C:float=1.)', 'def annotation_model(*, C:float=.01)', True),
     'the training': ('study/train.py', 'model.fit(x[split.train], data.y[split.train])', 'model.fit(x[split.train], 3 - data.y[split.train])', True),
     'a comment': ('data/casme3.py', 'def parse_au(', '# the units of a cell\ndef parse_au(', False),
     'a docstring': ('study/train.py', 'One fold: predictions', 'A single fold: predictions', False),
@@ -69,7 +69,7 @@ CHANGES['a plot'] = ('study/report.py', 'ax.plot(v, i, \'o\', color=colour[kind]
 def test_changed_code_under_an_old_folder(sheet, what):
     module, old, new, another = CHANGES[what]
     if what == 'a model':    # wherever it lives
-        module = next(p for p in ('study/experiment.py', 'models/baselines.py') if (sheet.top/'emonb'/p).exists() and old in (sheet.top/'emonb'/p).read_text())
+        module = next(p for p in ('experiments/casme3.py', 'models/baselines.py') if (sheet.top/'emonb'/p).exists() and old in (sheet.top/'emonb'/p).read_text())
     undo = sheet.edit(module, old, new)
     try: trained, said = sheet.run(**sheet.given)
     finally: undo()
@@ -113,17 +113,17 @@ def test_a_flipped_bit_in_every_kind_of_file(people, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
     given = dict(dataset='stress_predict', model='features', root=str(people), out=str(tmp_path/'out'), protocol='loso', workers=1)
-    first = experiment.run(given)
+    first = run(given)
     files = [p for p in [*(tmp_path/'cache').rglob('*'), *(tmp_path/'out/rows').iterdir(), *(tmp_path/'out/predictions').iterdir()]
              if p.is_file() and p.name != 'sha256.json']
     kinds = {p.name if 'cache' in p.parts else p.suffix: p for p in files}
     assert {'physio.npy', 'features.npy', 'meta.parquet', 'header.json', '.json', '.parquet'} <= set(kinds)
     for name, path in kinds.items():
         flip(path, path.stat().st_size//2)
-        again = experiment.run(given)
+        again = run(given)
         assert len(again.notes) >= 1 and any('damaged' in n and path.name in n for n in again.notes), name
         assert again.main.predictions.equals(first.main.predictions), name
-    assert experiment.run(given).notes == [] and list(tmp_path.rglob('*.damaged-1'))
+    assert run(given).notes == [] and list(tmp_path.rglob('*.damaged-1'))
 
 
 def test_the_account_of_a_run(tmp_path, monkeypatch):
@@ -134,7 +134,7 @@ def test_the_account_of_a_run(tmp_path, monkeypatch):
     for path in (root/'S03').glob('[A-Z]*.csv'):
         start, rest = path.read_text().split('\n', 1)
         path.write_text(f'{float(start) + 3600:.2f}\n{rest}')
-    r = experiment.run(dict(dataset='stress_predict', model='features', root=str(root), out=str(tmp_path/'out'), protocol='loso', workers=1))
+    r = run(dict(dataset='stress_predict', model='features', root=str(root), out=str(tmp_path/'out'), protocol='loso', workers=1))
     account = json.loads((tmp_path/'out/summary.json').read_text())['account']
     assert set(account) >= {'person', 'trial', 'window'}
     for a in account.values(): assert a['found'] == a['used'] + sum(a['left_out'].values()) and 'no reason noted' not in a['left_out']

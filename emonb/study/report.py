@@ -202,10 +202,10 @@ def summary(classes, provenance:str, parameters:dict, seconds:float,
     return plain({**out, **(extra or {})})
 
 # %% ../../nbs/54_report.ipynb #cell-042
-def titled(df:pd.DataFrame, text:str) -> pd.DataFrame:
-    "The same table under a title."
+def titled(df:pd.DataFrame, text:str, provenance:str|None=None) -> pd.DataFrame:
+    "The same table under a title, marked by `provenance` where one is given."
     df = df.copy()
-    df.attrs['title'] = text
+    df.attrs['title'] = title(text, provenance) if provenance else text
     return df
 
 def account_table(account:dict, provenance:str, names=()) -> pd.DataFrame:
