@@ -20,7 +20,8 @@ from emonb.models.guided_attention import Concatenation, GuidedAttention
 from emonb.models.latent_emotion import LatentEmotion, MODALITIES
 from emonb.models.psnet import PSNet, field_of_view, plan_strides, receptive_field, tokens_left
 from emonb.models.registry import create_model, entry, list_models, load_model, register_model, save_model
-from emonb.study import deap_experiment, experiment
+from emonb.experiments import casme3, deap
+from emonb.study.experiment import check_parameters, settled
 from emonb.study.splits import make_splits
 from emonb.study.train import Recipe, asdict_shallow, run_folds
 
@@ -335,20 +336,20 @@ def test_systems_train_in_worker_processes(name, tiny):
 
 def test_the_tables_of_the_papers_are_made_of_the_same_systems(tiny):
     "What the experiments build and what stands under the name agree: weights, arrays and recipe."
-    s = dict(experiment.PAPER, dim=16, width=5, hidden=8)
     data = SimpleNamespace(x=tiny.x, classes=tiny.classes, info=dict(signals=['EDA', 'BVP'], rate=64.))
-    theirs = experiment.recipes(experiment.check_parameters({}), data, 'psnet', ('physio',), s, 'cpu')['physiological network'][1]
+    def first(e, systems, given, **more):
+        p = settled(e, check_parameters(e, given), 'real')
+        return next(iter(systems(dict(p, device='cpu', **more), data).values())).recipe
+    theirs = first(casme3.CASME3, casme3.systems, {}, model='psnet', modalities=('physio',), dim=16, width=5, hidden=8)
     seed_everything(0); a = theirs.make()
     seed_everything(0); b = create_model('psnet', **ARGUMENTS['psnet'])
     assert a.state_dict().keys() == b.state_dict().keys() and all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
     assert theirs.inputs == entry('psnet').reads() and asdict_shallow(theirs).items() >= entry('psnet').recipe.items()
-    p = experiment.check_parameters(dict(modalities='color,physio'))
-    theirs = next(iter(experiment.recipes(p, data, 'latent_emotion', ('color', 'physio'), s, 'cpu').values()))[1]
+    theirs = first(casme3.CASME3, casme3.systems, {}, model='latent_emotion', modalities=('color', 'physio'))
     assert theirs.inputs == entry('latent_emotion').reads(modalities=('color', 'physio'))
     assert asdict_shallow(theirs).items() >= entry('latent_emotion').recipe.items()
     for freeze in (False, True):
-        p = deap_experiment.check_parameters({})
-        theirs = next(iter(deap_experiment.recipes(p, ('bio', 'face'), deap_experiment.PAPER, freeze, '', 'cpu').values()))[1]
+        theirs = first(deap.DEAP, deap.systems, {}, modalities=('bio', 'face'), face_cnn='frozen' if freeze else 'trained', face_weights='', weights='random')
         assert theirs.inputs == entry('deep_fusion').reads(freeze_cnn=freeze)
         assert asdict_shallow(theirs).items() >= entry('deep_fusion').recipe.items()
 

@@ -10,7 +10,7 @@ __all__ = ['PARAMETERS', 'PRESETS', 'CASME3', 'check_folds', 'open_reader', 'twi
 from functools import partial
 from pathlib import Path
 
-import numpy as np, pandas as pd
+import numpy as np
 
 from ..core import EmonbError, cache_dir, listed
 from ..data.casme3 import CasMe3, annotations

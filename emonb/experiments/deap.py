@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'PRESETS', 'WORDS', 'FLOORS', 'PART_OF', 'DEAP', 'check', 'weights_of', 'twin_of', 'open_reader',
-           'settle', 'labels_of', 'folds_of', 'make_fusion', 'keep_maps', 'systems', 'thinned', 'load_set', 'truth_of',
-           'blocks', 'told']
+           'settle', 'labels_of', 'folds_of', 'make_fusion', 'keep_maps', 'systems', 'thinned', 'with_thinned',
+           'load_set', 'truth_of', 'blocks', 'told']
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-002
 import contextlib, io, json
@@ -178,6 +178,12 @@ def thinned(data:Prepared, most:int) -> Prepared:
     keep = np.concatenate([i[np.unique(np.linspace(0, len(i) - 1, min(most, len(i))).round().astype(int))] for i in data.meta.groupby('trial', sort=False).indices.values()])
     return data if len(keep) == len(data) else data.subset(np.sort(keep))
 
+def with_thinned(account:dict, used:int, most:int) -> dict:
+    "The account of a set of which only `used` windows, at most `most` a trial, are taken."
+    before = account['window']
+    left_out = dict(before['left_out'], **{f'more than the {most} a trial that are taken': before['used'] - used})
+    return dict(account, window=dict(before, used=used, left_out=left_out))
+
 def load_set(p:dict, reader:Deap) -> Prepared:
     "The prepared windows these parameters name, with the maps of a frozen face CNN."
     mods = p['modalities']
@@ -186,6 +192,7 @@ def load_set(p:dict, reader:Deap) -> Prepared:
     own = [m for m in mods if m != 'face'] or ['bio']                  # a face alone stands beside all signals
     keep = [i for i, n in enumerate(few.info['feature_names']) if 'bio' in own or (n.split(':')[0] in EEG) == (own == ['eeg']) or len(own) == 2]
     more = dict(fingerprint=f"{data.info['fingerprint']}-{p['windows']}") if len(few) < len(data) else {}
+    if len(few) < len(data): more['account'] = with_thinned(data.info['account'], len(few), p['windows'])
     if 'face' not in mods: more['detector'] = 'none'
     info = dict(few.info, **more, weights=p['weights'], feature_names=[few.info['feature_names'][i] for i in keep])
     out = replace(few.with_x(features=np.asarray(few.x['features'])[:, keep]), info=info)
