@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SETS', 'PARAMETERS', 'experiment_of', 'value_like', 'options_of', 'given_for', 'run']
 
-# %% ../../nbs/64_by_name.ipynb #cell-002
+# %% ../../nbs/64_by_name.ipynb #cell-010
 import importlib
 
 from ..core import EmonbError, check_table, listed, one_of
@@ -14,7 +14,7 @@ from .stress_predict import STRESS_PREDICT
 from ..study import experiment
 from ..study.experiment import Experiment, Result
 
-# %% ../../nbs/64_by_name.ipynb #cell-005
+# %% ../../nbs/64_by_name.ipynb #cell-013
 SETS = {e.name: e for e in (CASME3, STRESS_PREDICT)}
 PARAMETERS = {
     'dataset': ('casme3', None, f"{' or '.join(SETS)}, or module:name of a declaration of one's own"),
@@ -26,9 +26,10 @@ def experiment_of(name:str) -> Experiment:
     module, colon, attribute = name.partition(':')
     if not colon: return SETS[one_of('dataset', name, [*SETS, 'module:name'])]
     try: found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as e: raise EmonbError(f'dataset={name}: {e}; it must name a module that can be imported and an Experiment in it') from None
-    if not isinstance(found, Experiment): raise EmonbError(f'dataset={name}: a {type(found).__name__}, not an Experiment (chapter 55)')
-    return found
+    except (ImportError, AttributeError) as e:
+        raise EmonbError(f'dataset={name}: {e}; it must name a module that can be imported and an Experiment in it') from None
+    if isinstance(found, Experiment): return found
+    raise EmonbError(f'dataset={name}: a {type(found).__name__}, not an Experiment (chapter 55)')
 
 def value_like(name:str, text:str, default):
     "A word as a value of its default's type."
@@ -42,7 +43,7 @@ def options_of(e:Experiment, text:str) -> dict:
     pairs = [part.partition('=') for part in listed(text)]
     return {k.strip(): value_like(k.strip(), v.strip(), e.table[one_of('option', k.strip(), e.table)][0]) for k, _, v in pairs}
 
-# %% ../../nbs/64_by_name.ipynb #cell-006
+# %% ../../nbs/64_by_name.ipynb #cell-014
 def given_for(e:Experiment, given:dict) -> dict:
     "What of these parameters is not at its default, for the declaration. `EmonbError` for one that does not go with it."
     changed = {k: v for k, v in given.items() if k not in ('dataset', 'options') and v != PARAMETERS[k][0]}

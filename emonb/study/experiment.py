@@ -76,15 +76,15 @@ class Experiment:
     @property
     def table(self) -> dict: return {**PARAMETERS, **self.parameters}
 
-# %% ../../nbs/55_experiment.ipynb #cell-102
+# %% ../../nbs/55_experiment.ipynb #cell-128
 def check_parameters(e:Experiment, given:dict) -> dict:
-    "All parameters, with defaults filled in. `EmonbError` for an unknown name, an unknown value or a wrong type, naming what is accepted."
+    "All parameters, defaults filled in. `EmonbError` for an unknown name or value, naming what is accepted."
     p = check_table(given, e.table)
     if p['seeds'] != AUTO: seeds_of(p['seeds'])
     return dict(p, **e.check(p))
 
 def settled(e:Experiment, p:dict, provenance:str) -> dict:
-    "The parameters with the preset's numbers among them, and as they were given under `asked`; `provenance` decides which preset, where that was left open."
+    "The parameters with the preset's numbers among them (`provenance` decides which, if auto), and as given under `asked`."
     name = p['preset'] if p['preset'] != AUTO else 'demo' if provenance == 'simulated' else 'paper'
     numbers = {k: v for k, v in e.presets[name].items() if k not in e.table or p[k] == e.table[k][0]}
     out = dict(p, **numbers, preset=name)
@@ -94,16 +94,18 @@ def reductions(e:Experiment, p:dict, provenance:str) -> pd.DataFrame:
     "What differs from the full setting, one row a number; the twin's size counts where there is a twin."
     def flat(d):
         twin = d.get('twin', {}) if provenance == 'simulated' else {}
-        return {**{e.words.get(k, k): d[k] for k in e.presets['paper'] if k != 'twin'}, **{f'twin: {k}': v for k, v in twin.items()}}
+        numbers = {e.words.get(k, k): d[k] for k in e.presets['paper'] if k != 'twin'}
+        return numbers | {f'twin: {k}': v for k, v in twin.items()}
     def shown(v): return ', '.join(map(str, v)) if isinstance(v, tuple) else str(v).replace(',', ', ')
     full, now = flat(e.presets['paper']), flat(p)
-    rows = [dict(setting=k, paper=shown(full[k]), this_run=shown(now[k])) for k in full if shown(full[k]) != shown(now[k])]
+    rows = [(k, shown(full[k]), shown(now[k])) for k in full if shown(full[k]) != shown(now[k])]
     return pd.DataFrame(rows, columns=['setting', 'paper', 'this_run'])
 
 def open_set(e:Experiment, p:dict):
     "The reader of the set, or of its twin (chapter 10d decides)."
     root = find_set(e.name, p['root'], p['source'], e.apply)
-    if root is None and e.twin is None: raise DataError(f'{e.name} has no simulated twin; {e.apply} and give its folder with -p root')
+    if root is None and e.twin is None:
+        raise DataError(f'{e.name} has no simulated twin; {e.apply} and give its folder with -p root')
     return e.open(dict(p, root=str(root or e.twin(settled(e, p, 'simulated')))))
 
 # %% ../../nbs/55_experiment.ipynb #cell-018
@@ -131,14 +133,19 @@ class Block:
         for v, label in zip(self.splits, self.labels): self.y[v.test] = label[v.test]
         self.rows = np.flatnonzero(self.y >= 0)
 
+    def by_labels(self) -> list:
+        "(labels, the splits that share them)."
+        if self.labels[0] is self.labels[-1]: return [(self.labels[0], self.splits)]
+        return [(y, [v]) for y, v in zip(self.labels, self.splits)]
+
 def chosen(splits:list, folds:str) -> list:
     "All splits, the first so many, or those named. `EmonbError` for a number or a name that is not there."
     if folds.strip().lower() == 'all': return splits
     names, there = listed(folds), [s.name for s in splits]
     if len(names) == 1 and names[0] not in there and re.fullmatch('[0-9]+', names[0]):
         if names[0] in map(str, range(1, len(there) + 1)): return splits[:int(names[0])]
-        raise EmonbError(f"folds={folds[:20]}: {splits[0].protocol} has {len(there)}; give 1 to {len(there)}, all, or names with "
-                         f"commas between: {', '.join(there)}")
+        raise EmonbError(f"folds={folds[:20]}: {splits[0].protocol} has {len(there)}; give 1 to {len(there)}, all, or names "
+                         f"with commas between: {', '.join(there)}")
     for n in names: one_of('folds', n, there)
     return [s for s in splits if s.name in names]
 
@@ -146,24 +153,25 @@ def plain_blocks(data:Prepared,
                  protocol:str,          # as the user gave it: a comma list, or auto
                  auto:list,             # the protocols that auto stands for; all but the first run with one seed
                  folds:str='all') -> list[Block]:
-    "A block a protocol, on the set's own labels; folds whose training part lacks a class are left out. Blocks of time are thirds of the session, crossed with at most ten groups of subjects."
-    out = []
+    """A block a protocol, on the set's own labels; folds whose training part lacks a class are left out.
+    Blocks of time are thirds of the session, crossed with at most ten groups of subjects."""
+    out, thirds = [], dict(n_blocks=3, subject_groups=min(10, data.meta.subject.nunique()))
     for k, name in enumerate(dict.fromkeys(listed(protocol) if protocol != AUTO else auto)):
-        more = dict(n_blocks=3, subject_groups=min(10, data.meta.subject.nunique())) if name == 'clock_x_subject' else {}
-        splits = chosen([s for s in make_splits(data.meta, name, **more) if len(np.unique(data.y[s.train])) > 1], folds)
+        splits = make_splits(data.meta, name, **(thirds if name == 'clock_x_subject' else {}))
+        splits = chosen([s for s in splits if len(np.unique(data.y[s.train])) > 1], folds)
         out.append(Block(name, splits, [data.y]*len(splits), data.classes, seeds=1 if k and protocol == AUTO else None))
     return out
 
-# %% ../../nbs/55_experiment.ipynb #cell-103
+# %% ../../nbs/55_experiment.ipynb #cell-129
 def trial_yhat(prob:np.ndarray,     # (S, n) probability of the second of two classes, one row a seed or draw
                trial:np.ndarray     # (n,) trial of each window
               ) -> np.ndarray:      # (S, trials), trials in sorted order
     "Decision of each trial: the mean over its windows, the second class above one half."
-    return np.stack([metrics.trial_decisions(np.stack([1 - q, q], 1), trial).yhat.to_numpy() for q in np.atleast_2d(prob)])
+    return np.stack([metrics.trial_decisions(np.stack([1 - q, q], 1), trial).yhat for q in np.atleast_2d(prob)])
 
 def trial_rows(meta:pd.DataFrame, y:np.ndarray) -> pd.DataFrame:
-    "One row a trial in sorted order: trial, subject, y (where a rule gave a trial's windows two labels, the commoner one)."
-    t = pd.DataFrame(dict(trial=meta.trial.to_numpy(), subject=meta.subject.to_numpy(), y=y)).groupby('trial', sort=True)
+    "One row a trial in sorted order: trial, subject, y (where its windows have two labels, the commoner one)."
+    t = meta[['trial', 'subject']].assign(y=y).groupby('trial', sort=True)
     return pd.DataFrame(dict(subject=t.subject.first(), y=(t.y.mean() >= .5).astype(int))).reset_index()
 
 # %% ../../nbs/55_experiment.ipynb #cell-020
@@ -202,7 +210,7 @@ def labelled(data:Prepared, y:np.ndarray, classes:list) -> Prepared:
 def floors(e:Experiment, data:Prepared, b:Block) -> dict:
     "Name → (draws, N) predictions of the floors that say something about this set, −1 in rows no fold tests."
     got, trees = {}, 50 if len(b.splits) <= 100 else 20
-    for y, splits in ([(b.labels[0], b.splits)] if b.labels[0] is b.labels[-1] else [(y, [v]) for y, v in zip(b.labels, b.splits)]):
+    for y, splits in b.by_labels():
         found = metrics.floors(data.meta, y, splits, len(b.classes), columns=e.columns, draws=e.draws, trees=trees)
         at = np.concatenate([v.test for v in splits])
         for k, name in e.floors.items():
@@ -211,13 +219,15 @@ def floors(e:Experiment, data:Prepared, b:Block) -> dict:
             got.setdefault(name, np.full_like(yhat, -1))[:, at] = yhat[:, at]
     return {name: got[name] for name in e.floors.values() if name in got}
 
-def predictions_of(data:Prepared, b:Block, name:str, recipe:Recipe, seeds:tuple, store:Store|None, workers:int, executor) -> pd.DataFrame:
-    "All folds of one system; where each fold has its own labels, one after the other."
-    what = f'{name}, {b.target}' if b.target else name
-    if b.labels[0] is b.labels[-1]: return run_folds(labelled(data, b.labels[0], b.classes), b.splits, recipe, seeds, what, store, workers, executor)
-    return pd.concat([run_folds(labelled(data, y, b.classes), [v], recipe, seeds, what, store) for y, v in zip(b.labels, b.splits)], ignore_index=True)
+def predictions_of(data:Prepared, b:Block, name:str, recipe:Recipe, seeds:tuple, store=None, workers:int=1, executor=None) -> pd.DataFrame:
+    "All folds of one system; where each fold has its own labels, one after the other. Hand features take one seed."
+    what, network = f'{name}, {b.target}' if b.target else name, recipe.inputs != ('features',)
+    if not network: seeds = seeds[:1]
+    if not network or len(b.by_labels()) > 1: workers, executor = 1, None
+    return pd.concat([run_folds(labelled(data, y, b.classes), splits, recipe, seeds, what, store, workers, executor)
+                      for y, splits in b.by_labels()], ignore_index=True)
 
-# %% ../../nbs/55_experiment.ipynb #cell-106
+# %% ../../nbs/55_experiment.ipynb #cell-132
 REPLICA = 'replica: epoch chosen on the test fold'
 
 def worded(d:dict) -> str:
@@ -226,7 +236,7 @@ def worded(d:dict) -> str:
     return 'above' if d['difference'] > 0 else 'below'
 
 def differences(entries:list, y, groups, C:int, which=('UF1', 'UAR')) -> pd.DataFrame:
-    "The first model against whatever stands beside it and is not chance: interval by `groups` (subjects, or [subjects, trials]), p by subject."
+    "The first model against whatever stands beside it and is not chance: interval by `groups`, p by subject."
     first, out = entries[0], []
     for e in entries[1:]:
         if e.name in (FLOORS['stratified'], FLOORS['majority']): continue
@@ -235,7 +245,7 @@ def differences(entries:list, y, groups, C:int, which=('UF1', 'UAR')) -> pd.Data
             out.append(dict(comparison=f'{first.name} − {e.name}', metric=m, **d, verdict=worded(d)))
     return pd.DataFrame(out)
 
-def judge(e:Experiment, data:Prepared, b:Block, systems:dict, seeds:tuple=(0,), store:Store|None=None, workers:int=1, executor=None,
+def judge(e:Experiment, data:Prepared, b:Block, systems:dict, seeds:tuple=(0,), store=None, workers:int=1, executor=None,
           truth:np.ndarray|None=None    # (N,) the oracle's decisions
          ) -> Judged:
     "Run every system, the floors and the oracle on one block."
@@ -243,11 +253,12 @@ def judge(e:Experiment, data:Prepared, b:Block, systems:dict, seeds:tuple=(0,), 
     y, who, trial = b.y[rows], data.meta.subject.to_numpy()[rows], data.meta.trial.to_numpy()[rows]
     at = np.full(len(data), -1)
     at[rows] = np.arange(len(rows))
-    if b.replica: systems = {**systems, REPLICA: System('reference', replace(next(iter(systems.values())).recipe, replica=True))}
+    if b.replica:
+        first = next(iter(systems.values())).recipe
+        systems = {**systems, REPLICA: System('reference', replace(first, replica=True))}
     methods, every, paper = [], [], {}
     for name, (kind, recipe, weights) in systems.items():
-        network = recipe.inputs != ('features',)
-        df = predictions_of(data, b, name, recipe, seeds if network else seeds[:1], store, workers if network else 1, executor if network else None)
+        df = predictions_of(data, b, name, recipe, seeds, store, workers, executor)
         prob, yhat = np.zeros((df.seed.nunique(), len(rows))), np.full((df.seed.nunique(), len(rows)), -1)
         for k, (_, d) in enumerate(df.groupby('seed')): prob[k, at[d.row]], yhat[k, at[d.row]] = d.p1, d.yhat
         every.append(df.assign(model=name, **({'target': b.target} if b.target else {}), protocol=b.protocol))
@@ -261,20 +272,25 @@ def judge(e:Experiment, data:Prepared, b:Block, systems:dict, seeds:tuple=(0,), 
     table = trial_rows(data.meta.iloc[rows], y)
     trials = [replace(m, yhat=trial_yhat(prob, trial)) for m, prob in methods] if b.by_trial else []
     for m in entries: m.scores = metrics.scores_over_seeds(y, m.yhat, groups, C)
-    for m in trials: m.scores = metrics.scores_over_seeds(table.y.to_numpy(), m.yhat, [table.subject.to_numpy(), table.trial.to_numpy()], C)
+    units = [table.subject.to_numpy(), table.trial.to_numpy()]
+    for m in trials: m.scores = metrics.scores_over_seeds(table.y.to_numpy(), m.yhat, units, C)
     leaks = leak_audit(None, labelled(data, b.labels[0], b.classes).meta, b.splits)
-    return Judged(b, entries, trials, table, paper, differences(entries, y, groups, C, e.compared), pd.concat(every, ignore_index=True), leaks, len(np.unique(who)))
+    return Judged(b, entries, trials, table, paper, differences(entries, y, groups, C, e.compared),
+                  pd.concat(every, ignore_index=True), leaks, len(np.unique(who)))
 
-def judge_all(e:Experiment, data:Prepared, blocks:list, systems:dict, seeds:tuple=(0,), store:Store|None=None, workers:int=1, truth:dict|None=None) -> list[Judged]:
-    "Every block, after a check of every split; one pool of processes serves all. `truth`: target → the oracle's decisions."
+def judge_all(e:Experiment, data:Prepared, blocks:list, systems:dict, seeds:tuple=(0,), store=None, workers:int=1,
+              truth:dict|None=None    # target → the oracle's decisions
+             ) -> list[Judged]:
+    "Every block, after a check of every split; one pool of processes serves all."
     for b in blocks:
         for v in b.splits: check_split(data.meta, v, PROTOCOLS[b.protocol][1])
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=end_with_parent) if workers > 1 else None
+    spawn = multiprocessing.get_context('spawn')
+    pool = ProcessPoolExecutor(workers, spawn, initializer=end_with_parent) if workers > 1 else None
     try: return [judge(e, data, b, systems, seeds, store, workers, pool, (truth or {}).get(b.target)) for b in blocks]
     finally:
         if pool: pool.shutdown(cancel_futures=True)
 
-# %% ../../nbs/55_experiment.ipynb #cell-108
+# %% ../../nbs/55_experiment.ipynb #cell-134
 @dataclass
 class Result:
     "The set, one judged block a target and protocol, the setting. Shows itself in a notebook and writes itself to `out`."
@@ -316,7 +332,8 @@ class Result:
         for b in blocks:
             for m in b.trials if what == 'trial' else b.entries:
                 name = m.name + (f' [{m.note}]' if m.note else '')
-                rows.append(report.entry(name, m.kind, m.scores, m.yhat.shape[1], b.n_subjects, b.protocol, m.weights, len(m.yhat) if m.kind == 'model' else 1))
+                seeds = len(m.yhat) if m.kind == 'model' else 1
+                rows.append(report.entry(name, m.kind, m.scores, m.yhat.shape[1], b.n_subjects, b.protocol, m.weights, seeds))
         b = blocks[0]
         text = f'{b.target}: decisions of {what}s' if b.target else f'{b.protocol}, {len(b.block.splits)} folds'
         return report.results_table(rows, self.provenance, f"{self.name}{',' if b.target else ':'} {text}")
@@ -341,25 +358,29 @@ class Result:
         for q in self.protocols:
             for n in names:
                 got = {b.target: b.paper[n] for b in self.blocks if b.protocol == q and n in b.paper}
-                if got: rows.append(dict(protocol=q, method=n, **got, mean=float(np.mean(list(got.values()))), data=report._DATA[self.provenance]))
+                if not got: continue
+                mean = float(np.mean(list(got.values())))
+                rows.append(dict(protocol=q, method=n, **got, mean=mean, data=report._DATA[self.provenance]))
         return self.titled(pd.DataFrame(rows), "the paper's own figure: ACC, mean over folds, then subjects, then targets")
 
     def tables(self) -> list[pd.DataFrame]:
         "All tables in reading order."
         if self.targets == ['']: return [self.table(b) for b in self.blocks]
-        first = [self.side_by_side(t) for t in self.targets] + [self.paper_table()] + ([] if self.published is None else [self.published])
+        first = [self.side_by_side(t) for t in self.targets] + [self.paper_table()]
+        if self.published is not None: first.append(self.published)
         return first + [self.table(t, what) for t in self.targets for what in ('window', 'trial')]
 
     def figures(self) -> dict:
         "Name → figure."
-        if self.targets != ['']: return dict(protocols=plot_protocols(self), **{f'per_subject_{t}': plot_subjects(self, t) for t in self.targets})
+        if self.targets != ['']:
+            return dict(protocols=plot_protocols(self), **{f'per_subject_{t}': plot_subjects(self, t) for t in self.targets})
         b, first = self.main, self.main.entries[0]
         y, who, text = b.block.y[b.block.rows], self.data.meta.subject.to_numpy()[b.block.rows], f'{first.name}, {b.protocol}'
         return dict(confusion=report.plot_confusion(y, first.yhat, b.block.classes, self.provenance, text),
                     per_subject=report.plot_per_subject(y, first.yhat, who, self.provenance, text),
                     intervals=report.plot_intervals(self.table(b)))
 
-# %% ../../nbs/55_experiment.ipynb #cell-110
+# %% ../../nbs/55_experiment.ipynb #cell-136
 def plot_protocols(r:Result):
     "UAR of window decisions with intervals: a panel a target, a group a protocol; the grey line is the highest floor."
     from matplotlib.figure import Figure
@@ -430,12 +451,13 @@ def write_result(r:Result):
     if r.targets == ['']:
         protocols = {b.protocol: block_summary(b) for b in r.blocks}
         one = {k: v for k, v in protocols[r.main.protocol].items() if k not in ('folds', 'notes')}
-        found = report.summary(r.main.block.classes, r.provenance, r.parameters, r.seconds, one=one, extra=dict(extra, protocol=r.main.protocol, protocols=protocols))
+        more = dict(one=one, extra=dict(extra, protocol=r.main.protocol, protocols=protocols))
     else:
         protocols = {q: {b.target: block_summary(b) for b in r.blocks if b.protocol == q} for q in r.protocols}
         if r.published is not None: extra['published'] = r.published.to_dict('records')
-        found = report.summary(['low', 'high'], r.provenance, r.parameters, r.seconds, protocols=protocols, extra=dict(extra, paper_figure=r.paper_table().to_dict('records')))
-    write_json(r.out/'summary.json', found)
+        more = dict(protocols=protocols, extra=dict(extra, paper_figure=r.paper_table().to_dict('records')))
+    classes = r.main.block.classes if r.targets == [''] else ['low', 'high']
+    write_json(r.out/'summary.json', report.summary(classes, r.provenance, r.parameters, r.seconds, **more))
 
 # %% ../../nbs/55_experiment.ipynb #cell-026
 def show_text(text:str):
@@ -449,7 +471,8 @@ def show_setting(r:Result):
     "What was run, and what was shrunk."
     notes = [f'{b.target}, {b.protocol}: {n}.' for b in r.blocks for n in b.block.notes]
     show_text('\n\n'.join([f'**{report.title(r.name, r.provenance)}**', *r.told, *notes]))
-    if account := r.data.info.get('account'): report.show_table(report.account_table(account, r.provenance, told_names(r.data.info.get('defects', []))))
+    names = told_names(r.data.info.get('defects', []))
+    if account := r.data.info.get('account'): report.show_table(report.account_table(account, r.provenance, names))
     text = f"preset '{r.setting['preset']}': what differs from the full setting; every subject of this set is kept"
     if len(r.setting['reductions']): report.show_table(r.titled(r.setting['reductions'], text))
 
@@ -457,7 +480,8 @@ def in_words(r:Result) -> str:
     "One line a target and protocol: the first model's UAR, and how it stands against the best baseline and the best informed floor."
     lines = []
     for b in r.blocks:
-        first, known = b.entries[0], {d['comparison']: d['verdict'] for d in b.differences.to_dict('records') if d['metric'] == 'UAR'}
+        first, found = b.entries[0], b.differences.to_dict('records')
+        known = {d['comparison']: d['verdict'] for d in found if d['metric'] == 'UAR'}
         line = f"- {b.target + ', ' if b.target else ''}{b.protocol}: {first.name} UAR {report.number(first.scores['UAR']['value'])}"
         for kind in ('baseline', 'floor'):
             beside = [m for m in b.entries if m.kind == kind and f'{first.name} − {m.name}' in known]
@@ -477,7 +501,8 @@ def show_leaks(r:Result, blocks:list, text:str):
     leaks = [b.leaks.assign(protocol=b.protocol) for b in blocks if len(b.leaks)]
     if not leaks: return
     by = (['protocol'] if len(blocks) > 1 else []) + ['finding', 'severity']
-    report.show_table(r.titled(pd.concat(leaks).groupby(by, as_index=False).agg(splits=('split', 'nunique'), example=('detail', 'first')), text))
+    table = pd.concat(leaks).groupby(by, as_index=False).agg(splits=('split', 'nunique'), example=('detail', 'first'))
+    report.show_table(r.titled(table, text))
 
 def show_tables(r:Result):
     "One target: each protocol's results, its paired differences, what the leak audit sees. Several: the protocols side by side, the same in words."
@@ -535,10 +560,11 @@ def run(e:Experiment, given:dict) -> Result:
         data = e.prepare(p, reader)
         workers = p['workers'] or (processors() if job.device == 'cpu' else 1)
         blocks = judge_all(e, data, e.blocks(p, data), e.systems(p, data), p['seeds'], store, workers, e.truth(p, data))
-        said = dict(weights=data.info.get('weights', 'none'), detector=data.info.get('detector') or 'none', read=len(getattr(reader, 'defects', [])),
-                    audit=len(data.info.get('defects', [])), left_out=data.info.get('left_out', 0), reductions=reductions(e, p, data.provenance))
+        said = dict(weights=data.info.get('weights', 'none'), detector=data.info.get('detector') or 'none',
+                    read=len(getattr(reader, 'defects', [])), audit=len(data.info.get('defects', [])),
+                    left_out=data.info.get('left_out', 0), reductions=reductions(e, p, data.provenance))
         decided = {k: p[k] for k in ('preset', 'model', 'modalities', *e.presets['paper']) if k in p and k != 'twin'}
-        result = Result(e, dict(job.parameters, dataset=e.name), data, blocks, {**decided, **said}, provenance_of_run(job.device), job.out,
-                        job.seconds, job.notes + mixture(store), e.told({**p, **said}, data))
+        result = Result(e, dict(job.parameters, dataset=e.name), data, blocks, {**decided, **said}, provenance_of_run(job.device),
+                        job.out, job.seconds, job.notes + mixture(store), e.told({**p, **said}, data))
         write_result(result)
     return result
