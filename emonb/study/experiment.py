@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np, pandas as pd
 
-from ..core import (DataError, EmonbError, atomic_path, check_table, device_of, in_notebook, listed, noted, one_of,
+from ..core import (DataError, EmonbError, atomic_path, check_table, device_of, in_notebook, listed, note, noted, one_of,
                         processors, provenance_of_run, resolve, run_lock, seeds_of, write_bytes, write_json)
 from ..data.people import told_names
 from ..data.recordings import Prepared
@@ -560,11 +560,12 @@ def run(e:Experiment, given:dict) -> Result:
         data = e.prepare(p, reader)
         workers = p['workers'] or (processors() if job.device == 'cpu' else 1)
         blocks = judge_all(e, data, e.blocks(p, data), e.systems(p, data), p['seeds'], store, workers, e.truth(p, data))
+        for sentence in mixture(store): note(sentence)
         said = dict(weights=data.info.get('weights', 'none'), detector=data.info.get('detector') or 'none',
                     read=len(getattr(reader, 'defects', [])), audit=len(data.info.get('defects', [])),
                     left_out=data.info.get('left_out', 0), reductions=reductions(e, p, data.provenance))
         decided = {k: p[k] for k in ('preset', 'model', 'modalities', *e.presets['paper']) if k in p and k != 'twin'}
         result = Result(e, dict(job.parameters, dataset=e.name), data, blocks, {**decided, **said}, provenance_of_run(job.device),
-                        job.out, job.seconds, job.notes + mixture(store), e.told({**p, **said}, data))
+                        job.out, job.seconds, job.notes, e.told({**p, **said}, data))
         write_result(result)
     return result
