@@ -157,7 +157,7 @@ def _module(name:str):
 
 class Closure:
     "`found`: 'module.name' → plain text of every definition that is reached."
-    def __init__(self): self.found = {}
+    def __init__(self): self.found, self.seen = {}, []
 
     def name(self, module, name:str, rest=()):
         "A top-level name of one of our modules; `rest` are the attributes read from it."
@@ -178,7 +178,7 @@ class Closure:
     def follow(self, node, module, package):
         "Everything that a statement reads."
         inner = imports_of(node, package)
-        for first, *rest in references(node):
+        for first, *rest in sorted(references(node)):      # in one order in every process
             self.imported(*inner[first], rest) if first in inner else self.name(module, first, rest)
 
     def imported(self, base:str, name:str|None, rest=()):
@@ -191,6 +191,8 @@ class Closure:
         "What was put in the place of what the file says: a function, a method, a plain constant."
         members = list(vars(live).values()) if isinstance(live, type) else []
         for o in [live, *members]:
+            code = getattr(_function(o), '__code__', None)
+            if code is not None and code.co_filename == '<string>': continue       # a library wrote it, as for a dataclass
             if _home(o) not in (None, (module, name)): self.live(o)
         if isinstance(nodes[0], ast.Assign) and isinstance(live, (str, int, float, tuple, type(None))):
             with contextlib.suppress(ValueError):
@@ -237,8 +239,10 @@ def _globals(f) -> set[str]:
 
 def text(self, f, module):
     "A function or class that no file's top level holds: its text and what it reads, or its byte code where there is no text."
+    if any(f is s for s in self.seen): return
+    self.seen.append(f)
     label = f'{_named(module)}.{f.__qualname__}'
-    if label in self.found: return
+    while label in self.found: label += "'"             # several may go by one name
     try: node = ast.parse(textwrap.dedent(inspect.getsource(f)))
     except (OSError, TypeError, SyntaxError): return self.untold(f, module, label)
     self.found[label] = plain_text(node)
@@ -246,7 +250,7 @@ def text(self, f, module):
     known = {k: v for k, v in vars(module).items() if k in _globals(f)}
     if isinstance(f, types.FunctionType): known |= inspect.getclosurevars(f).nonlocals
     inner = imports_of(node, getattr(module, '__package__', None) or '')
-    for first, *rest in references(node):
+    for first, *rest in sorted(references(node)):      # in one order in every process
         if first in inner: self.imported(*inner[first], rest)
         elif first in known and isinstance(known[first], types.ModuleType): self.attribute(known[first], rest)
         elif first in known: self.live(known[first], f'{label}: {first}')

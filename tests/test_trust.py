@@ -83,6 +83,25 @@ def test_what_other_code_left_is_told(sheet):
     assert len(notes) == 1 and 'belong to other code, data or settings' in notes[0]
 
 
+KEYS = """
+from functools import partial
+from emonb.code_key import code_key
+from emonb.data.casme3 import CasMe3
+from emonb.data.deap import Deap
+from emonb.experiments.deap import make_fusion
+from emonb.models.latent_emotion import LatentEmotion
+from emonb.signals import prepare, prepare_deap
+from emonb.study.train import fit_fold
+print(code_key(Deap, prepare_deap._prepare), code_key(CasMe3, prepare._prepare), code_key(partial(make_fusion), fit_fold), code_key(LatentEmotion))
+"""
+
+def test_a_key_is_the_same_in_every_process():
+    "Whatever order sets have there."
+    said = {subprocess.run([sys.executable, '-c', KEYS], capture_output=True, text=True, check=True, cwd=ROOT,
+                           env=dict(os.environ, PYTHONHASHSEED=str(seed))).stdout for seed in range(4)}
+    assert len(said) == 1 and len(set(said.pop().split())) == 4
+
+
 def test_files_of_the_old_size_and_time(tmp_path):
     "A sheet whose labels were changed, with the old size and time set again, is another set."
     here = Checkout(tmp_path)
