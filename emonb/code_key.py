@@ -169,7 +169,10 @@ class Closure:
             base, there = source.imports[name]
             if _home(live) and getattr(_module(base), there or '', live) is not live: self.live(live)      # put there since
             return self.imported(base, there, rest)
-        if label in self.found or name not in source.statements: return
+        if name not in source.statements:                                   # given by the module's __getattr__, or not at all
+            given = getattr(module, name, None) if '__getattr__' in source.statements else None
+            return self.live(given) if _home(given) else None
+        if label in self.found: return
         nodes = source.statements[name] + source.statements.get('', [])
         self.found[label] = '\n'.join(map(plain_text, nodes))
         for n in nodes: self.follow(n, module, source.package)

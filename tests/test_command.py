@@ -7,7 +7,7 @@ from papermill import inspect_notebook
 from conftest import NBS, ROOT, notebooks
 from emonb import command
 from emonb.core import EmonbError, run_lock, seeds_of
-from emonb.study import experiment
+from emonb.experiments import by_name as experiment
 from test_main_job import apart, people    # fixtures
 
 RUNS = notebooks('[89][0-9]*_*.ipynb')
