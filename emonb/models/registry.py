@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from ..core import Damaged, DataError, EmonbError, one_of, read_sealed, write_bytes, write_sealed
 
 # %% ../../nbs/30a_registry.ipynb #cell-005
@@ -166,6 +164,7 @@ def _steps(estimator) -> dict:
 
 def _learned(estimator) -> tuple[dict, dict]:
     "What `fit` left in a scikit-learn estimator: arrays, and plain values."
+    import numpy as np
     arrays, plain = {}, {}
     for step, e in _steps(estimator).items():
         for k, v in vars(e).items():
@@ -179,6 +178,7 @@ def _learned(estimator) -> tuple[dict, dict]:
 
 def _fill(estimator, arrays:dict, plain:dict):
     "Put back what `_learned` took."
+    import numpy as np
     steps = _steps(estimator)
     plain = {k: np.dtype(v['dtype']) if isinstance(v, dict) else v for k, v in plain.items()}
     for key, v in {**arrays, **plain}.items():
