@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 
 # %% ../nbs/00_core.ipynb #cell-005
 class EmonbError(Exception):
@@ -140,7 +140,8 @@ def named(what:str, text:str):
     "What `module:name` names. `EmonbError`, which begins with `what=text`, where it is not there."
     module, _, name = text.partition(':')
     found = module_of(f'{what}={text}', module)
-    there = [k for k, v in vars(found).items() if getattr(v, '__module__', module) == module and k[0] != '_']
+    public = {k: v for k, v in vars(found).items() if k[0] != '_' and not isinstance(v, ModuleType)}
+    there = [k for k, v in public.items() if not hasattr(v, '__qualname__') or v.__module__ == module]
     if not hasattr(found, name): one_of(f'name in {module}', name, there or ['none'])
     return getattr(found, name)
 

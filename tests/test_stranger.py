@@ -88,7 +88,7 @@ def test_its_own_splitter_and_the_sets_own_answer_to_auto(elsewhere, monkeypatch
 
 @pytest.mark.parametrize('given,match', [
     (dict(model='its_module:Nett'), "did you mean 'Net'"), (dict(model='deep_fusion'), 'reads bio'), (dict(options='second=3'), "did you mean 'seconds'"),
-    (dict(protocol='its_module:three'), "did you mean 'three_groups'"), (dict(dataset='its_module:Net'), 'not an Experiment'), (dict(part='A'), 'does not go with')])
+    (dict(protocol='its_module:three_group'), "did you mean 'three_groups'"), (dict(dataset='its_module:Net'), 'not an Experiment'), (dict(part='A'), 'does not go with')])
 def test_a_wrong_name_is_one_sentence(elsewhere, monkeypatch, given, match):
     monkeypatch.setenv('SEEN', str(elsewhere/'seen'))
     code = ('import json, sys; from emonb.core import EmonbError; from emonb.experiments.by_name import run\n'
