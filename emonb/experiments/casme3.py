@@ -134,7 +134,7 @@ def systems(p:dict, data:Prepared) -> dict:
     return {main: System('model', network(p, data), weights), name: System('baseline', simple)}
 
 def truth_of(p:dict, data:Prepared) -> dict:
-    "The oracle's decisions on a simulated set; nothing on real data, and where a simulated tree came without its truth."
+    "The oracle's decisions on a simulated set; nothing on real data, and for a simulated tree without its truth."
     if data.provenance != 'simulated' or not (Path(p['root'])/'truth.csv').exists(): return {}
     known = oracle(p['root'], classes=p['classes'] or 4, modalities=p['modalities'] or None)
     return {'': data.meta.trial.map(dict(zip(known['meta'].trial, known['yhat']))).to_numpy(np.int64)}
