@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'ASKED', 'STRICTER', 'BESIDE', 'WORDS', 'plain_ingest', 'our_ingest', 'measure_ingest', 'OneWindow',
-           'plain_pass', 'copy_pass', 'our_pass', 'measure_batches', 'PlainTransformer', 'ours_like', 'trainer',
-           'measure_transformer', 'measure_fused', 'decode', 'measure_video', 'measure_memory', 'ratios_of', 'Speed',
-           'run', 'show_verdict', 'show_part', 'show_memory', 'show_where']
+           'plain_pass', 'copy_pass', 'our_pass', 'measure_batches', 'trainer', 'measure_transformer', 'measure_fused',
+           'decode', 'measure_video', 'measure_memory', 'ratios_of', 'Speed', 'run', 'show_verdict', 'show_part',
+           'show_memory', 'show_where']
 
 # %% ../../nbs/65_speed.ipynb #cell-002
 import multiprocessing, pickle, shutil, tempfile, time
@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2, numpy as np, pandas as pd, torch
-from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,7 +23,7 @@ from ..data.deap import BASELINE_S, CHANNELS, RATE, Deap
 from ..data.recordings import Prepared, batch
 from ..data.simulate_deap import DeapTwin, deap_set, simulated_deap_root
 from ..models.deep_fusion import DeepFusion
-from ..models.eeg_transformer import EEGTransformer, load_torch_encoder
+from ..models.eeg_transformer import PlainTransformer, ours_like
 from ..signals.faces import crop_video
 from ..signals.prepare_deap import DeapSettings, prepare_deap
 from ..study import report
@@ -116,25 +115,6 @@ def measure_batches(data:Prepared, repeats:int=5, threads:int=1) -> pd.DataFrame
     return times
 
 # %% ../../nbs/65_speed.ipynb #cell-014
-class PlainTransformer(nn.Module):
-    "`EEGTransformer` with `nn.TransformerEncoder` in the middle. x (B, 40, 128) → logits (B, 1)."
-    def __init__(self, drop_rate:float=.1, in_chans=40, length=128, dim=64, num_layers=2, num_heads=4, ff_dim=128):
-        super().__init__()
-        self.embed, self.position = nn.Linear(in_chans, dim), nn.Parameter(torch.empty(1, length, dim).normal_(std=.02))
-        layer = nn.TransformerEncoderLayer(dim, num_heads, ff_dim, drop_rate, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, num_layers)
-        self.head, self.classifier = nn.Linear(length*dim, 64), nn.Linear(64, 1)
-
-    def forward(self, x):
-        return self.classifier(self.head(self.encoder(self.embed(x.transpose(1, 2)) + self.position).flatten(1)))
-
-def ours_like(plain:PlainTransformer, drop_rate:float=0.) -> EEGTransformer:
-    "Our network with the weights of the plain one."
-    net = load_torch_encoder(EEGTransformer(num_classes=1, inner_drop_rate=drop_rate), plain.encoder)
-    for part in ('embed', 'head', 'classifier'): getattr(net, part).load_state_dict(getattr(plain, part).state_dict())
-    net.position.data.copy_(plain.position.data)
-    return net
-
 def trainer(net, x, y, lr:float=1e-3):
     "A function that trains on batches of rows (AdamW, fused, BCE); `x` is a tensor, or a dict of them."
     opt = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=lr, fused=True)
