@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COUNTS', 'NO_FACE', 'NO_SIGNAL', 'STATISTICS', 'FEATURES', 'DeapSettings', 'raw_trial', 'open_signals', 'by_second',
            'trial_faces', 'window_length', 'prepare_trial', 'deap_key', 'tell_absent', 'deap_account', 'with_labels',
-           'prepare_deap', 'deap_features', 'with_features']
+           'prepare_deap', 'deap_features', 'with_features', 'thinned']
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-002
 import mmap
@@ -283,3 +283,16 @@ def with_features(data:Prepared) -> Prepared:
     if source and hasattr(data.x['bio'], 'sha256'):
         made = add_array(Path(source).parent, 'features', made)
     return replace(data.with_x(features=made), info=dict(data.info, feature_names=FEATURES))
+
+# %% ../../nbs/26_prepare_deap.ipynb #cell-058
+def thinned(data:Prepared, most:int) -> Prepared:
+    "At most so many windows of each trial, spread evenly over it."
+    of_trials = data.meta.groupby('trial', sort=False).indices.values()
+    def spread(n): return np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(int))
+    keep = np.sort(np.concatenate([rows[spread(len(rows))] for rows in of_trials]))
+    if len(keep) == len(data): return data
+    few, info, before = data.subset(keep), data.info, data.info['account']['window']
+    why = {f'more than the {most} a trial that are taken': before['used'] - len(keep)}
+    window = dict(before, used=len(keep), left_out=dict(before['left_out'], **why))
+    account = dict(info['account'], window=window)
+    return replace(few, info=dict(info, fingerprint=f"{info['fingerprint']}-{most}", account=account))
