@@ -7,8 +7,8 @@ __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'Experiment', 'check_param
            'System', 'Block', 'chosen', 'own_splits', 'plain_blocks', 'trial_yhat', 'trial_rows', 'Entry', 'Judged',
            'labelled', 'floors', 'predictions_of', 'worded', 'differences', 'judge', 'judge_all', 'Result',
            'plot_protocols', 'plot_subjects', 'block_summary', 'write_result', 'show_text', 'show_setting', 'in_words',
-           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'show_figures', 'show_provenance', 'Job',
-           'at_work', 'run']
+           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'show_figures', 'show_provenance',
+           'protocols_table', 'show_protocols', 'Job', 'at_work', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
 import multiprocessing, re, time
@@ -126,7 +126,7 @@ class Block:
     by_trial: bool = False    # trials decide too
     replica: bool = False     # also a row whose epoch is chosen on the test fold, as published
     seeds: int|None = None    # only so many of the run's seeds
-    apart: tuple|None = None  # columns whose values no fold may have on both sides; None: what chapter 50 says of the protocol
+    apart: tuple|None = None  # columns whose values no fold may have on both sides; None: the protocol's (chapter 50)
     notes: list = field(default_factory=list)
 
     def __post_init__(self):
@@ -551,6 +551,21 @@ def show_figures(r, *names):
 def show_provenance(r):
     "Where the numbers come from: data, code, versions, device."
     report.show_table(report.provenance_table(r.provenance, r.fingerprint, r.run, r.seconds, r.notes))
+
+# %% ../../nbs/55_experiment.ipynb #cell-140
+def protocols_table(r:Result) -> pd.DataFrame:
+    "One row a method, one column a protocol: UAR with its interval, and how many rows were judged."
+    kinds = {m.name: m.kind for b in r.blocks for m in b.entries}
+    found = {b.protocol: {m.name: m.scores['UAR'] for m in b.entries} for b in r.blocks}
+    rows = []
+    for name in sorted(kinds, key=lambda n: report.KINDS.index(kinds[n])):
+        cells = {f'{b.protocol} (N={len(b.block.rows)})': found[b.protocol].get(name) for b in r.blocks}
+        rows.append(dict(method=name, kind=kinds[name], **{k: report.interval(v) if v else '–' for k, v in cells.items()}))
+    return r.titled(pd.DataFrame(rows), f'{r.name}: UAR under each protocol')
+
+def show_protocols(r:Result):
+    "The protocols side by side, where a single target was judged under several."
+    if r.targets == [''] and len(r.blocks) > 1: report.show_table(protocols_table(r))
 
 # %% ../../nbs/55_experiment.ipynb #cell-027
 @dataclass
