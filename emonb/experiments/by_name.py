@@ -6,11 +6,10 @@
 __all__ = ['SETS', 'PARAMETERS', 'together', 'experiment_of', 'value_like', 'options_of', 'given_for', 'run']
 
 # %% ../../nbs/64_by_name.ipynb #cell-010
-import importlib
-
-from ..core import EmonbError, check_table, listed, one_of
+from ..core import EmonbError, check_table, listed, named, one_of
 from .casme3 import CASME3
 from .megc2019 import MEGC2019
+from .own_set import COMMON
 from .stress_predict import STRESS_PREDICT
 from ..study import experiment
 from ..study.experiment import Experiment, Result
@@ -19,7 +18,7 @@ from ..study.experiment import Experiment, Result
 SETS = {e.name: e for e in (CASME3, STRESS_PREDICT, MEGC2019)}
 
 def together(*tables) -> dict:
-    "One table of parameters from several: where two have a name, the first one's default and help, and what either accepts."
+    "One table of parameters from several: of a name in two, the first one's default and help, and what either accepts."
     out = {}
     for table in tables:
         for name, (default, accepted, text) in table.items():
@@ -28,18 +27,16 @@ def together(*tables) -> dict:
             out[name] = (first, known, said)
     return out
 
+_COMMON = {k: COMMON[k] for k in ('model', 'protocol')}      # each set knows which of these it takes
 PARAMETERS = {
     'dataset': ('casme3', None, f"{' or '.join(SETS)}, or module:name of a declaration of one's own"),
-    **together(*(e.table for e in SETS.values())),
+    **together(_COMMON, *(e.table for e in SETS.values())),
     'options': ('', None, "parameters of a set of one's own, such as k=5,mode=fast")}
 
 def experiment_of(name:str) -> Experiment:
     "The declaration of that name. `EmonbError` where there is none."
-    module, colon, attribute = name.partition(':')
-    if not colon: return SETS[one_of('dataset', name, [*SETS, 'module:name'])]
-    try: found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as e:
-        raise EmonbError(f'dataset={name}: {e}; it must name a module that can be imported and an Experiment in it') from None
+    if ':' not in name: return SETS[one_of('dataset', name, [*SETS, 'module:name'])]
+    found = named('dataset', name)
     if isinstance(found, Experiment): return found
     raise EmonbError(f'dataset={name}: a {type(found).__name__}, not an Experiment (chapter 55)')
 

@@ -162,8 +162,11 @@ def chosen(splits:list, folds:str) -> list:
 def own_splits(data:Prepared, text:str) -> Folds:
     "The folds that a scikit-learn splitter makes, which `module:name` names, or a class or function that gives one."
     how = named('protocol', text)
-    if isinstance(how, type) or not hasattr(how, 'split') and callable(how): how = how()
-    if not hasattr(how, 'split'): raise EmonbError(f'protocol={text}: a {type(how).__name__} has no split(X, y, groups); name a splitter')
+    if isinstance(how, type) or not hasattr(how, 'split') and callable(how):
+        try: how = how()
+        except TypeError as e: raise EmonbError(f'protocol={text}: {e}; name a splitter that is made') from e
+    if not hasattr(how, 'split'):
+        raise EmonbError(f'protocol={text}: a {type(how).__name__} has no split(X, y, groups); name a splitter')
     return splits_of(how, data.meta, data.y, protocol=text)
 
 def plain_blocks(data:Prepared,
