@@ -31,8 +31,11 @@ def arguments_of(name:str, p:Parameters, data:Prepared) -> tuple[dict, tuple]:
     if lacking:
         made = f' (made by {system.preparations[lacking[0]]})' if lacking[0] in system.preparations else ''
         raise EmonbError(f"model={name} reads {lacking[0]}{made}, which {data.info['name']} has not; it has {', '.join(data.x)}")
-    first = data.x[inputs[0]]
-    known = dict(num_classes=len(data.classes), in_chans=first.shape[1], length=first.shape[-1])
+    first, classes = data.x[inputs[0]], len(data.classes)
+    if system.recipe.get('loss') == 'bce':                              # one logit says two classes
+        if classes != 2: raise EmonbError(f'model={name} tells two classes, and this set has {classes}')
+        classes = 1
+    known = dict(num_classes=classes, in_chans=first.shape[1], length=first.shape[-1])
     known |= {k: tuple(v) if k == 'signals' else float(v) for k in ('signals', 'rate') if (v := data.info.get(k)) is not None}
     return {**asked, **{k: v for k, v in known.items() if k in system.arguments}}, inputs
 
