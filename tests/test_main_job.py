@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on_where_it_stopped(people, apart):
     given = dict(dataset='stress_predict', model='psnet', root=people, epochs=25, seeds='0,1', protocol='loso', workers=2)
     args = [sys.executable, '-m', 'papermill', str(NBS/'90_loso.ipynb'), str(apart/'done.ipynb'), *(a for k, v in dict(given, out=out).items() for a in ('-p', k, str(v)))]
     first = subprocess.Popen(args, cwd=apart, env=dict(os.environ, **dict([tag.split('=')])), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until = time.time() + 240
+    until = time.time() + 900
     while len(list((out/'rows').glob('*.json'))) < 2 and first.poll() is None and time.time() < until: time.sleep(.02)
     assert first.poll() is None, 'the run ended before it could be killed'
     first.send_signal(signal.SIGKILL); first.wait()
