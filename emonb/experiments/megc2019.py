@@ -31,7 +31,8 @@ from ..study.train import Recipe
 # %% ../../nbs/67_megc2019_experiment.ipynb #cell-005
 NETWORKS = ('ststnet', 'off_apexnet')
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
-    model=(AUTO, (AUTO, 'svm', *NETWORKS), 'auto: both networks; the linear machine on pixels stands beside them'),
+    model=(AUTO, (AUTO, 'svm', *NETWORKS, 'flow_tokens'),
+           "auto: both published networks; flow_tokens: the first paper's colour branch; the linear machine beside it"),
     protocol=(AUTO, [AUTO, 'loso', 'leave_set_out'], 'comma list; auto: loso, by source set too, and leave_set_out'),
     sets=('all', ['all', *SETS], 'comma list of source sets; all: those that are there'),
     replica=(False, (False, True), 'also a row whose epoch is chosen on the test person, as published code does'),
