@@ -239,7 +239,8 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     eeg_transformer=dict(num_classes=2, **TRANSFORMER),
     face_net=dict(num_classes=2, frames=2, out_dim=8, embed_chans=8, hidden=16),
     deep_fusion=dict(num_classes=2, frames=2, **TRANSFORMER),
-    ststnet=dict(num_classes=2), off_apexnet=dict(num_classes=2, hidden=16))
+    ststnet=dict(num_classes=2), off_apexnet=dict(num_classes=2, hidden=16),
+    flow_tokens=dict(num_classes=2, dim=16))
 NETWORKS = [n for n in registry.CHAPTERS if n in ARGUMENTS]
 ESTIMATORS = [n for n in registry.CHAPTERS if registry.CHAPTERS[n] == 'baselines']
 

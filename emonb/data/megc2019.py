@@ -270,7 +270,8 @@ class Megc2019:
 # %% ../../nbs/13c_megc2019.ipynb #cell-022
 def _take(self, rows, chosen, pictures):
     "The table and the paths, from the rows whose picture is there."
-    names = same_people([f"{r['dataset'].casefold()}_{r['sub']}" for r in rows])
+    self.people = [f"{r['dataset'].casefold()}_{r['sub']}" for r in rows]
+    names = same_people(self.people)
     taken, table, self.paths, self.rows = {}, [], [], []
     for r, who in zip(rows, names):
         source, sample = r['dataset'].casefold(), f"row {r['row']}"
@@ -303,7 +304,7 @@ def _not_chosen(self, who, sample, path):
 
 def names_met(self) -> list[dict]:
     "What is odd about the people's names, as lines of an audit."
-    return name_defects([n for n in self.ledger.units['person']], self.sheet.name)
+    return name_defects(self.people, self.sheet.name)
 
 def audit(self) -> pd.DataFrame:
     "Every oddity of the set as (file, row, defect, action); row None where a whole file is meant."

@@ -83,6 +83,7 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     annotation='baselines',
     ststnet='flow_nets',
     off_apexnet='flow_nets',
+    flow_tokens='flow_nets',
     eeg_transformer='eeg_transformer',
     face_net='face_net',
     deep_fusion='deep_fusion',
