@@ -23,8 +23,7 @@ from ..core import EmonbError, listed
 from ..data.megc2019 import PUBLISHED, SETS, FlowTwin, Megc2019, load_flow, oracle, simulated_megc_root
 from ..data.recordings import Prepared
 from . import casme3
-from .own_set import check_folds
-from ..models.registry import entry
+from .own_set import check_asked, named_system, systems_of
 from ..study.experiment import AUTO, FLOORS, Block, Experiment, System, plain_blocks
 from ..study.splits import Folds, splits_of
 from ..study.train import Recipe
@@ -32,8 +31,8 @@ from ..study.train import Recipe
 # %% ../../nbs/67_megc2019_experiment.ipynb #cell-005
 NETWORKS = ('ststnet', 'off_apexnet')
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
-    model=(AUTO, (AUTO, 'svm', *NETWORKS, 'flow_tokens'),
-           "auto: both published networks; flow_tokens: the first paper's colour branch; the linear machine beside it"),
+    model=(AUTO, None, "comma list of svm, registered systems, module:name; auto: both published networks; flow_tokens: the "
+                       "first paper's colour branch; the linear machine stands beside them"),
     protocol=(AUTO, [AUTO, 'loso', 'leave_set_out'], 'comma list; auto: loso, by source set too, and leave_set_out'),
     sets=('all', ['all', *SETS], 'comma list of source sets; all: those that are there'),
     replica=(False, (False, True), 'also a row whose epoch is chosen on the test person, as published code does'),
@@ -49,7 +48,7 @@ def check(p) -> dict:
         raise EmonbError('replica=True chooses an epoch, and model=svm has none; take ststnet or off_apexnet')
     if p['replica'] and p['protocol'] != AUTO and 'loso' not in listed(p['protocol']):
         raise EmonbError(f"replica=True looks at the test person, as under loso; protocol={p['protocol']} lacks that")
-    return check_folds(p)
+    return check_asked(p, own=('svm',))
 
 def twin_of(p) -> Path:
     "The folder of the simulated twin for these parameters, written if it is not there yet."
@@ -78,17 +77,14 @@ def load_set(p, reader:Megc2019) -> Prepared:
     return data.with_x(source=np.stack([data.meta['set'] == s for s in SETS], 1).astype(np.float32))
 
 def systems(p, data:Prepared) -> dict:
-    "The networks asked for, the linear machine, and the floor of the source set where there are several."
-    out, settings = {}, {k: p[k] for k in ('epochs', 'batch', 'lr', 'device')}
-    for name in NETWORKS if p['model'] == AUTO else [p['model']]:
-        if name == 'svm': continue
-        e = entry(name)
-        make = e.maker(num_classes=len(data.classes), drop_rate=p['drop_rate'])
-        out[name] = System('model', Recipe(make, inputs=e.reads(), **{**e.recipe, **settings}))
-    out[SVM] = System('baseline', Recipe(partial(pixel_svm), inputs=('flow',)))
-    alone = System('floor', Recipe(partial(PublishedCounts), inputs=('source',)))
-    if data.meta['set'].nunique() > 1: out[SOURCE] = alone
-    return out
+    "The systems asked for, the linear machine, and the floor of the source set where there are several."
+    def network(q, data): return dict([named_system(q.model, q, data, epochs=q.epochs, batch=q.batch, lr=q.lr)])
+    linear = {SVM: System('baseline', Recipe(partial(pixel_svm), inputs=('flow',)))}
+    own = {name: network for name in (*NETWORKS, 'flow_tokens')}
+    out = systems_of(p, data, dict(own, svm=lambda q, data: linear), beside=())
+    alone = {SOURCE: System('floor', Recipe(partial(PublishedCounts), inputs=('source',)))}
+    for name, system in linear.items(): out.setdefault(name, system)
+    return {**out, **(alone if data.meta['set'].nunique() > 1 else {})}
 
 # %% ../../nbs/67_megc2019_experiment.ipynb #cell-010
 def leave_value_out(data:Prepared, column:str, protocol:str) -> Folds:
@@ -149,7 +145,7 @@ def told(p, data:Prepared) -> list[str]:
     "What was run, in sentences."
     classes = ', '.join(f'{c} {k}' for c, k in zip(data.classes, np.bincount(data.y, minlength=len(data.classes))))
     by_set = ', '.join(f'{SETS[s]} {n}' for s, n in data.meta['set'].value_counts(sort=False).items())
-    networks = NETWORKS if p['model'] == AUTO else [p['model']]
+    networks = listed(p['model'])
     numbers = ', '.join(f'{k} {p[k]}' for k in ('epochs', 'batch', 'lr', 'drop_rate'))
     seeds = ', '.join(map(str, p['seeds']))
     how = '' if p['model'] == 'svm' else f'; {numbers}, class weights, last epoch, seeds {seeds}'
@@ -166,6 +162,7 @@ def truth_of(p, data:Prepared) -> dict:
 MEGC2019 = Experiment(
     'megc2019', title, PARAMETERS, PRESETS, open=lambda p: Megc2019(p['root'], p['sets'], p['strict']),
     prepare=load_set, systems=systems, blocks=blocks, told=told, check=check, twin=twin_of,
+    settle=lambda p, reader: dict(model=','.join(NETWORKS) if p.model == AUTO else p.model),
     truth=truth_of, published=lambda p, data: published_megc(len(data)),
     floors={k: FLOORS[k] for k in ('majority', 'stratified')},
     apply="fetch the flow pictures and the sheet from HTNet's public repository (no licence is stated)")

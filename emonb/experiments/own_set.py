@@ -51,19 +51,21 @@ def named_system(name:str, p:Parameters, data:Prepared, **recipe) -> tuple[str, 
     said = {**{k: p[k] for k in ('epochs', 'batch', 'lr') if k in p}, **entry(name).recipe}
     if p.get('preset') == 'demo': said['epochs'] = min(said['epochs'], p.epochs)
     if 'asked' in p and p.asked.epochs: said['epochs'] = p.asked.epochs
-    made = Recipe(entry(name).maker(**arguments), inputs=inputs, **{'scale': p.scale, 'device': p.device, **said, **recipe})
+    run = {k: p[k] for k in ('scale', 'device') if k in p}
+    made = Recipe(entry(name).maker(**arguments), inputs=inputs, **{**run, **said, **recipe})
     return title, System(kind, made, data.info.get('weights', 'none') if kind == 'model' else '–')
 
 def check_folds(p:Parameters) -> dict:
     if not listed(p.folds): raise EmonbError('folds is empty; give all, a number, or names with commas between')
     return {}
 
-def check_asked(p:Parameters, lacks:dict|None=None) -> dict:
-    "`EmonbError` for no folds, a system that nobody registered, or one that needs what the set `lacks` (name → what)."
+def check_asked(p:Parameters, lacks:dict|None=None, own:tuple=()) -> dict:
+    """`EmonbError` for no folds, or for a system that needs what the set `lacks` (name → what), or that nobody registered
+    and the set does not make as its `own`."""
     check_folds(p)
     for name in listed(p.model) or ['']:
         if name in (lacks or {}): raise EmonbError(f'model={name} needs {lacks[name]}, which this set has not; leave it out')
-        if name != AUTO: entry(name)
+        if name not in (AUTO, *own): entry(name)
     return {}
 
 def systems_of(p:Parameters, data:Prepared,
