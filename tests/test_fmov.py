@@ -237,6 +237,8 @@ def test_protocols_hold_apart_what_they_promise(prepared):
             assert s.protocol == b.protocol
     for s in found['leave_version_out'].splits:
         assert not set(d.meta.version[s.train]) & set(d.meta.version[s.test]) and len(s.train) + len(s.test) == 288
+    for b in found.values():
+        assert np.array_equal(np.sort(np.concatenate([s.test for s in b.splits])), b.rows), 'each event is judged once'
     mixed = replace(found['leave_version_out'].splits[0], train=found['loso'].splits[0].train)
     with pytest.raises(EmonbError): check_split(d.meta, mixed, found['leave_version_out'].apart)
     judged = d.meta.iloc[found['opposed_positions'].rows]
