@@ -24,7 +24,7 @@ from .recordings import MARKER, Recording, Signals, provenance_of
 # %% ../../nbs/13b_fmov.ipynb #cell-006
 RATE = 100.                                         # Hz
 BEFORE, AFTER = 2., 6.                              # s kept around an onset
-SIGNALS = ['skin', 'zygomatic', 'corrugator']       # conductance in µmho (the same as µS); average rectified EMG in mV
+SIGNALS = ['skin', 'zygomatic', 'corrugator']       # conductance, µmho (= µS); average rectified EMG, mV
 KINDS = ['angry', 'happy', 'neutral']               # of face shown
 COLUMNS = {                                         # the codebook's, by their number
     8: ['skin', 'raw_zygomatic', 'raw_corrugator', 'zygomatic', 'corrugator', *KINDS],
@@ -90,8 +90,9 @@ def check_scales(path, t:pd.DataFrame):
     for m in ('zygomatic', 'corrugator'):
         at = {c: list(t).index(c) + 1 for c in (m, f'raw_{m}')}
         if (low := t[m] < 0).any():
-            raise DataError(f'{path}, row {low.idxmax()}: column {at[m]} is {t[m][low.idxmax()]:g}, and average rectified EMG '
-                            'is never below 0; put the columns into the order of the codebook')
+            row = low.idxmax()
+            raise DataError(f'{path}, row {row}: column {at[m]} is {t[m][row]:g}, and average rectified EMG is never '
+                            'below 0; put the columns into the order of the codebook')
         if not (t[f'raw_{m}'] < 0).any():
             raise DataError(f"{path}: column {at[f'raw_{m}']} is never below 0, so it is no raw EMG; "
                             'put the columns into the order of the codebook')
@@ -103,13 +104,13 @@ def check_scales(path, t:pd.DataFrame):
 
 # %% ../../nbs/13b_fmov.ipynb #cell-012
 def onsets(path, t:pd.DataFrame) -> list[tuple[int, int]]:
-    "(row of the file, index into `KINDS`) of each fall of a reference wave from 5 to 0, in order of time. `DataError` for a damaged wave."
+    "(row of the file, index into `KINDS`) of each fall of a wave from 5 to 0, by time. `DataError` for a damaged wave."
     waves = t[KINDS].to_numpy()
     high = waves > 2.5
     if not (near := np.abs(waves - 5*high) < .1).all():
         row, kind = np.argwhere(~near)[0]
-        raise DataError(f'{path}, row {row + 1}: the reference wave of {KINDS[kind]} is {waves[row, kind]:g}, and it stands at 0 '
-                        'or 5; repair the row')
+        raise DataError(f'{path}, row {row + 1}: the reference wave of {KINDS[kind]} is {waves[row, kind]:g}, '
+                        'and it stands at 0 or 5; repair the row')
     falls = np.argwhere(high[:-1] & ~high[1:]) + [2, 0]      # the first row at 0, counted from 1
     if not len(falls):
         raise DataError(f'{path}: no reference wave falls from 5 to 0, so no clip was shown; fetch the file again')
@@ -139,7 +140,8 @@ def _fault(t:pd.DataFrame, row:int) -> tuple[int, str]:
     bad = ~np.isfinite(part)
     if bad.any(axis=None): return int(bad.any(axis=1).idxmax()), f'{bad.any().idxmax()} is not a number; repair the row'
     low = part[SIGNALS[1:]] <= 0
-    if low.any(axis=None): return int(low.any(axis=1).idxmax()), f'{low.any().idxmax()} is 0, and has no logarithm; repair the row'
+    if low.any(axis=None):
+        return int(low.any(axis=1).idxmax()), f'{low.any().idxmax()} is 0, and has no logarithm; repair the row'
     return row, ''
 
 def _person(e:Events, subject:str, path, strict:bool) -> tuple[list, list]:
@@ -168,11 +170,13 @@ def _person(e:Events, subject:str, path, strict:bool) -> tuple[list, list]:
 def find_files(root) -> list[tuple[str, Path]]:
     "(person's number, file) in `root` and its folder FMOV. `SetError` where there is none."
     root = Path(root)
-    if not root.is_dir(): raise SetError(f'{root}: no such folder; give the root of FMOV, or none for the file that comes with emonb')
+    if not root.is_dir():
+        raise SetError(f'{root}: no such folder; give the root of FMOV, or none for the file that comes with emonb')
     there = [p for folder in (root, root/'FMOV') if folder.is_dir() for p in sorted(folder.iterdir())]
     found = [(m[1], p) for p in there if (m := FILE.fullmatch(p.name))]
     if found: return found
-    raise SetError(f'{root}: no file NN_FMOV_preprocessed.txt in it; give the folder that holds them, or none for the file that comes with emonb')
+    raise SetError(f'{root}: no file NN_FMOV_preprocessed.txt in it; give the folder that holds them, '
+                   'or none for the file that comes with emonb')
 
 def read_tree(root, strict:bool=False) -> Events:
     "The events of the published tree. `strict` stops at the first defect."
@@ -192,7 +196,8 @@ def read_tree(root, strict:bool=False) -> Events:
         windows, rows = windows + w, rows + r
         if not w: e.ledger.left_out('person', [subject], 'no event can be used')
     if not rows:
-        raise SetError(f"{root}: no event can be used ({'; '.join(d['defect'].split(';')[0] for d in e.defects[:3])}); repair the files")
+        first = '; '.join(d['defect'].split(';')[0] for d in e.defects[:3])
+        raise SetError(f'{root}: no event can be used ({first}); repair the files')
     e.x, e.table = np.stack(windows), pd.DataFrame(rows)
     return e
 
@@ -218,8 +223,9 @@ def unpacked(data, offset, step) -> np.ndarray:
 def write_small(events:Events, folder) -> Path:
     "Events as `fmov.npz` in `folder`, its sha256 beside it. The same events give the same bytes."
     t, out = events.table, io.BytesIO()
-    order = {c: t[c].to_numpy(str) for c in ('subject', 'version')} | {c: t[c].to_numpy(np.int8) for c in ('position', 'kind')}
-    np.savez_compressed(out, **packed(events.x), **order, onset_s=t.onset_s.to_numpy(), provenance=np.array(events.provenance))
+    kinds = dict(subject=str, version=str, position=np.int8, kind=np.int8, onset_s=float)
+    columns = {c: t[c].to_numpy(dtype) for c, dtype in kinds.items()}
+    np.savez_compressed(out, **packed(events.x), **columns, provenance=np.array(events.provenance))
     write_bytes(Path(folder)/SMALL, out.getvalue())
     write_bytes(Path(folder)/f'{SMALL}.sha256', f'{hashlib.sha256(out.getvalue()).hexdigest()}  {SMALL}\n'.encode())
     return Path(folder)/SMALL
@@ -229,26 +235,29 @@ def read_small(folder) -> Events:
     path = Path(folder)/SMALL
     try: data, said = path.read_bytes(), (path.parent/f'{SMALL}.sha256').read_text().split()
     except OSError as error:
-        raise DataError(f'{error.filename}: cannot be read ({error.strerror}); install emonb again, or give the root of the tree') from error
+        raise DataError(f'{error.filename}: cannot be read ({error.strerror}); '
+                        'install emonb again, or give the root of the tree') from error
     if said[:1] != [hashlib.sha256(data).hexdigest()]:
         raise Damaged(f'{path}: damaged, its checksum does not fit; install emonb again, or give the root of the tree')
     with np.load(io.BytesIO(data)) as z:
         table = pd.DataFrame({c: z[c] for c in ('subject', 'version', 'position', 'kind', 'onset_s')})
-        e = Events(unpacked(z['data'], z['offset'], z['step']), table.astype(dict(position=int, kind=int)), str(z['provenance']), [path])
+        table = table.astype(dict(position=int, kind=int))
+        e = Events(unpacked(z['data'], z['offset'], z['step']), table, str(z['provenance']), [path])
     e.ledger.met('person', e.table.subject)
     e.ledger.met('trial', [f'{s}_{p:02d}' for s, p in zip(e.table.subject, e.table.position)])
     return e
 
 # %% ../../nbs/13b_fmov.ipynb #cell-025
 class Fmov:
-    "Reader of FMOV. `SetError` for a wrong or empty root, `Damaged` for a damaged small file; `strict` stops at the first defect."
+    "Reader of FMOV. `SetError` for a wrong or empty root, `Damaged` for a damaged small file."
     name = 'fmov'
 
     def __init__(self,
                  root=None,             # the tree's folder, or None: the small file that comes with emonb
                  classes:int=3,         # 3, or 2: angry and happy alone
                  everyone:bool=False,   # with those whom the authors exclude
-                 strict:bool=False):
+                 strict:bool=False      # stop at the first defect of the tree
+                ):
         self.root, self.classes = Path(root or small_root()), KINDS[:one_of('classes', classes, (2, 3))]
         self.settings = dict(classes=classes, everyone=bool(everyone))
         e = self.events = read_small(self.root) if (self.root/SMALL).is_file() else read_tree(self.root, strict)
@@ -258,8 +267,9 @@ class Fmov:
         t = e.table.iloc[self.rows]
         trial = [f'{s}_{p:02d}' for s, p in zip(t.subject, t.position)]
         version = [v if v in VERSIONS else 'other' for v in t.version]
-        self.meta = pd.DataFrame(dict(subject=t.subject, trial=trial, stimulus='not told', order=t.position - 1, start_s=t.onset_s, length_s=5.,
-                                      label=t.kind, position=t.position.astype(str), version=version)).reset_index(drop=True)
+        columns = dict(subject=t.subject, trial=trial, stimulus='not told', order=t.position - 1, start_s=t.onset_s,
+                       length_s=5., label=t.kind, position=t.position.astype(str), version=version)
+        self.meta = pd.DataFrame(columns).reset_index(drop=True)
 
     def _chosen(self, everyone:bool) -> np.ndarray:
         "Positions of the events that are used; the others go into the ledger."
@@ -274,7 +284,8 @@ class Fmov:
             self.ledger.left_out('person', [s], why)
             self.ledger.left_out('trial', trial[his], why)
             self.events.tell(f'person {s}', None, why, 'person left out; everyone=True keeps the person')
-        if not keep.any(): raise SetError(f'{self.root}: no event of {" or ".join(self.classes)} is left; check the files')
+        if not keep.any():
+            raise SetError(f'{self.root}: no event of {" or ".join(self.classes)} is left; check the files')
         return np.flatnonzero(keep)
 
     def __len__(self): return len(self.meta)
@@ -282,7 +293,8 @@ class Fmov:
     def __getitem__(self, i:int) -> Recording:
         "Event `i`: its row, and its own eight seconds of signals."
         row, values = self.meta.iloc[i].to_dict(), self.events.x[self.rows[i]]
-        return Recording(row, {}, Signals(dict(zip(SIGNALS, values)), dict.fromkeys(SIGNALS, RATE), row['start_s'] - BEFORE, self.sources[0].parent))
+        rates, start = dict.fromkeys(SIGNALS, RATE), row['start_s'] - BEFORE
+        return Recording(row, {}, Signals(dict(zip(SIGNALS, values)), rates, start, self.sources[0].parent))
 
 # %% ../../nbs/13b_fmov.ipynb #cell-026
 def _describe(self):
@@ -290,10 +302,11 @@ def _describe(self):
     for s, t in self.events.table.groupby('subject'):
         version, skin = t.version.iloc[0], self.events.x[t.index, 0]
         if version not in VERSIONS:
-            self.events.tell(f'person {s}', None, f'events come in the order {version}, which is neither of the two versions', 'kept, as version other')
+            self.events.tell(f'person {s}', None, f'events come in the order {version}, which is neither of the two '
+                             'versions', 'kept, as version other')
         if np.abs(skin).max() < .5:
-            self.events.tell(f'person {s}', None, f'skin conductance stays between {skin.min():.2f} and {skin.max():.2f} µmho; '
-                             'its electrode was off', 'kept; the muscles were recorded')
+            self.events.tell(f'person {s}', None, f'skin conductance stays between {skin.min():.2f} and '
+                             f'{skin.max():.2f} µmho; its electrode was off', 'kept; the muscles were recorded')
 
 def names_met(self) -> list[dict]:
     "What is odd about the people's names, as lines of an audit."
@@ -301,7 +314,8 @@ def names_met(self) -> list[dict]:
 
 def audit(self) -> pd.DataFrame:
     "Every oddity of the set as (file, row, defect, action); row None where a whole file is meant."
-    lines = [dict(d, file=Path(d['file']).name, defect=re.sub(r'^\S*\.txt(, row \d+)?: ', '', d['defect'])) for d in self.defects]
+    def bare(sentence): return re.sub(r'^.*?\.txt(, (row|column) \d+)?: ', '', sentence)
+    lines = [dict(d, file=Path(d['file']).name, defect=bare(d['defect'])) for d in self.defects]
     return pd.DataFrame([*lines, *names_met(self)], columns=['file', 'row', 'defect', 'action'])
 
 Fmov._describe, Fmov.names_met, Fmov.audit = _describe, names_met, audit
@@ -317,7 +331,7 @@ def relative(x:np.ndarray,           # (N, 3, L) `SIGNALS` from 2 s before the o
     return np.concatenate([after[:, :1] - base[:, :1], np.log(after[:, 1:]/base[:, 1:])], 1)
 
 def second_features(x:np.ndarray, rate:float=RATE) -> tuple[np.ndarray, list[str]]:
-    "(N, F) and names: for each signal and whole second after the onset, log ratio (muscles) or difference (skin) of the means."
+    "(N, F) and names: log ratio (muscles) or difference (skin) of the means of each whole second after the onset."
     before, n = int(BEFORE*rate), int(rate)
     seconds = (x.shape[2] - before)//n
     means = x[:, :, before:before + seconds*n].reshape(*x.shape[:2], seconds, n).mean(3)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'PROTOCOLS', 'PARAMETERS', 'PRESETS', 'SETTINGS', 'FMOV', 'root_of', 'check', 'load_set', 'open_reader',
-           'version_splits', 'opposed', 'opposed_splits', 'blocks', 'regression', 'systems', 'told', 'settle']
+           'version_splits', 'opposed', 'opposed_splits', 'blocks', 'regression', 'systems', 'told', 'title_of',
+           'settle']
 
 # %% ../../nbs/66_fmov_experiment.ipynb #cell-002
 import os
@@ -15,7 +16,8 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 
 from ..core import EmonbError, listed, one_of, project_dir, resolve
-from ..data.fmov import KINDS, RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative, second_features, small_root, write_tree
+from ..data.fmov import (KINDS, RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative, second_features, small_root,
+                             write_tree)
 from ..data.recordings import Prepared
 from ..data.twins import twin_root
 from . import casme3
@@ -43,7 +45,7 @@ _PAPER = dict(dim=64, width=8, hidden=32, epochs=12, batch=64, lr=3e-3, seeds='0
 PRESETS = dict(paper=_PAPER, demo=dict(_PAPER, seeds='0', epochs=4, twin=dict(people=24)))
 
 def root_of(p:dict) -> str:
-    "The root as given; where none is given or there, the folder of the small file that comes with emonb (but not for the twin)."
+    "The root as given; where none is given or there, the folder of the small file (but not for the twin)."
     if p['root'] or p['source'] == 'simulated': return p['root']
     base = os.environ.get('EMONB_DATA')
     place = resolve(base)/'fmov' if base else project_dir()/'data'/'fmov'
@@ -55,7 +57,7 @@ def check(p:dict) -> dict:
     return dict(root=root_of(p))
 
 # %% ../../nbs/66_fmov_experiment.ipynb #cell-007
-SETTINGS = PrepareSettings(modalities=('physio',), signals=tuple(SIGNALS), rate=RATE, window='onset', before=2., after=5.)
+SETTINGS = PrepareSettings(modalities=('physio',), signals=tuple(SIGNALS), rate=RATE, before=2., after=5.)
 
 def load_set(p:dict, reader:Fmov) -> Prepared:
     data = prepare(reader, SETTINGS, p['strict'])
@@ -101,21 +103,25 @@ def regression(columns=None) -> object:
     "Balanced logistic regression (C = .1) on the hand features, or on these columns of them."
     whole = linear(C=.1)
     if columns is None: return whole
-    return make_pipeline(ColumnTransformer([('chosen', 'passthrough', list(columns))]), *(step for _, step in whole.steps))
+    only = ColumnTransformer([('chosen', 'passthrough', list(columns))])
+    return make_pipeline(only, *(step for _, step in whole.steps))
 
 def systems(p:dict, data:Prepared) -> dict:
     "The system asked for, and hand features beside it."
     names = data.info['feature_names']
     skin = tuple(k for k, n in enumerate(names) if n.startswith('skin'))
     muscles = tuple(k for k in range(len(names)) if k not in skin)
-    simple = {'hand features + logistic regression': None, 'hand features, muscles alone': muscles, 'hand features, skin alone': skin}
-    rows = {name: System('baseline', Recipe(partial(regression, columns), inputs=('features',))) for name, columns in simple.items()}
+    parts = {'hand features + logistic regression': None, 'hand features, muscles alone': muscles,
+             'hand features, skin alone': skin}
+    recipes = {name: Recipe(partial(regression, columns), inputs=('features',)) for name, columns in parts.items()}
+    rows = {name: System('baseline', recipe) for name, recipe in recipes.items()}
     if p['model'] == 'features':
         first = next(iter(rows))
         return {**rows, first: rows[first]._replace(kind='model')}
-    make = partial(LatentEmotion, num_classes=len(data.classes), modalities=('physio',), signals=tuple(data.info['signals']), rate=RATE,
-                   length=data.x['physio'].shape[2], dim=p['dim'], width=p['width'], hidden=p['hidden'])
-    network = Recipe(make, inputs=('physio',), epochs=p['epochs'], batch=p['batch'], lr=p['lr'], scale=p['scale'], device=p['device'])
+    make = partial(LatentEmotion, num_classes=len(data.classes), modalities=('physio',), signals=tuple(SIGNALS),
+                   rate=RATE, length=data.x['physio'].shape[2], dim=p['dim'], width=p['width'], hidden=p['hidden'])
+    network = Recipe(make, inputs=('physio',), epochs=p['epochs'], batch=p['batch'], lr=p['lr'], scale=p['scale'],
+                     device=p['device'])
     return {'physiological network': System('model', network), **rows}
 
 # %% ../../nbs/66_fmov_experiment.ipynb #cell-017
@@ -124,22 +130,32 @@ def told(p:dict, data:Prepared) -> list[str]:
     count = ', '.join(f'{c} {k}' for c, k in zip(data.classes, np.bincount(data.y, minlength=len(data.classes))))
     small = p['root'] == str(small_root())
     network = f"; {p['epochs']} epochs, seeds {', '.join(map(str, p['seeds']))}" if p['model'] == 'psnet' else ''
-    scale = ' The network is given each person standardised by that person\'s own events, which is transductive: twelve events can tell the version.'
-    excluded = 'Person 36, whom the authors exclude for facial tics, is among them.' if p['everyone'] else 'Person 36 is left out, as by the authors (facial tics); everyone=True keeps that person.'
-    return [f"{len(data)} events of {data.meta.subject.nunique()} people; face shown: {count}. {excluded}"
+    scale = (" The network is given each person standardised by that person's own events, which is transductive: "
+             'twelve events can tell the version.')
+    excluded = 'Person 36 is left out, as by the authors (facial tics); everyone=True keeps that person.'
+    if p['everyone']: excluded = 'Person 36, whom the authors exclude for facial tics, is among them.'
+    return [f'{len(data)} events of {data.meta.subject.nunique()} people; face shown: {count}. {excluded}'
             + (' Read from the small file that comes with emonb.' if small else ''),
-            "**What is told is which kind of face was SHOWN**, by what the watcher's own face did. That is mimicry, not felt emotion, seen for these actors and "
-            'clips alone, with the onset given. Which clip came when is not in the files, so leaving a stimulus out is impossible.',
-            'A **development set**: its figures were known before anything here was built, and every row below is to be read so.',
-            f"Model {p['model']}{network}. Input: 0 to 5 s after the onset, muscles as log ratio and skin as difference to the event's own two seconds before; "
-            "never the position, the time since the start or another event." + (scale if p['scale'] == 'subject' else ''),
-            'About half of the people had taken 25 mg oxazepam. Who had is a fact about a person, is not in these files, and is no input.',
-            f"Reading: {p['read']} oddities told, preparing: {p['audit']}, {p['left_out']} events left out there. The reader's audit lists each."]
+            "**What is told is which kind of face was SHOWN**, by what the watcher's own face did. That is mimicry, not "
+            'felt emotion, seen for these actors and clips alone, with the onset given. Which clip came when is not in '
+            'the files, so leaving a stimulus out is impossible.',
+            'A **development set**: its figures were known before anything here was built, and every row below is to be '
+            'read so.',
+            f"Model {p['model']}{network}. Input: 0 to 5 s after the onset, muscles as log ratio and skin as difference "
+            "to the event's own two seconds before; never the position, the time since the start or another event."
+            + (scale if p['scale'] == 'subject' else ''),
+            'About half of the people had taken 25 mg oxazepam. Who had is a fact about a person, is not in these files, '
+            'and is no input.',
+            f"Reading: {p['read']} oddities told, preparing: {p['audit']}, {p['left_out']} events left out there. "
+            "The reader's audit lists each."]
+
+def title_of(p:dict, data:Prepared) -> str:
+    return f"FMOV wave 1 (development set), {' or '.join(data.classes)} face shown"
 
 def settle(p:dict, reader) -> dict: return dict(model='psnet' if p['model'] == AUTO else p['model'])
 
 FMOV = Experiment(
-    'fmov', lambda p, data: f"FMOV wave 1 (development set), {' or '.join(data.classes)} face shown", PARAMETERS, PRESETS,
+    'fmov', title_of, PARAMETERS, PRESETS,
     open=open_reader, prepare=load_set, systems=systems, blocks=blocks, told=told, check=check, settle=settle,
     twin=lambda p: twin_root('fmov', FmovTwin(effect=p['effect'], **p['twin']), write_tree),
     apply='FMOV is open (CC0): github.com, GNilsonne/Data-and-analysis-code-Oxazepam-and-emotion-2, folder FMOV',
