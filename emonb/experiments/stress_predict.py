@@ -6,43 +6,40 @@
 __all__ = ['PARAMETERS', 'PRESETS', 'STRESS_PREDICT', 'check', 'load_set', 'systems']
 
 # %% ../../nbs/61_stress_predict_experiment.ipynb #cell-002
-from ..core import EmonbError
+from ..core import Parameters
 from ..data.recordings import Prepared
 from ..data.stress_predict import StressPredict
 from . import casme3
+from .own_set import check_asked
 from ..signals.prepare import PrepareSettings, prepare
 from ..study.experiment import AUTO, Experiment, plain_blocks
 
 # %% ../../nbs/61_stress_predict_experiment.ipynb #cell-005
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
     {k: casme3.PARAMETERS[k] for k in ('protocol', 'scale', 'folds')},
-    model=(AUTO, (AUTO, 'psnet', 'features', 'latent_emotion', 'annotation'),
-           'auto: psnet; the set has neither frames nor coded action units'))
+    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: psnet'))
 _PAPER = dict(dim=64, width=8, hidden=32, epochs=12, batch=64, lr=3e-3, seeds='0,1,2')
 PRESETS = dict(paper=_PAPER, demo=dict(_PAPER, seeds='0', epochs=4))
 
-def check(p:dict) -> dict:
+def check(p:Parameters) -> dict:
     "Models that need what the set has not are refused."
-    lacks = dict(annotation='coded action units', latent_emotion='frames').get(p['model'])
-    if lacks: raise EmonbError(f"model={p['model']} needs {lacks}, which stress_predict has not; use psnet or features")
-    return casme3.check_folds(p)
+    return check_asked(p, dict(annotation='coded action units', latent_emotion='frames'))
 
 # %% ../../nbs/61_stress_predict_experiment.ipynb #cell-007
-def load_set(p:dict, reader:StressPredict) -> Prepared:
+def load_set(p:Parameters, reader:StressPredict) -> Prepared:
     settings = PrepareSettings(modalities=('physio',), signals=('EDA', 'BVP'), rate=64., window='clip')
-    data = prepare(reader, settings, p['strict'])
+    data = prepare(reader, settings, p.strict)
     data.info = dict(data.info, detector='none')
     return data
 
-def systems(p:dict, data:Prepared) -> dict:
+def systems(p:Parameters, data:Prepared) -> dict:
     "The physiological network, or hand features alone."
-    return casme3.systems(dict(p, finetune=False, weights=AUTO, frame_weighting='normal', fusion='guided'), data)
+    return casme3.systems(p.but(finetune=False, weights=AUTO, frame_weighting='normal', fusion='guided'), data)
 
 STRESS_PREDICT = Experiment(
     'stress_predict', lambda p, data: 'Stress-Predict, 60 s windows of EDA and BVP', PARAMETERS, PRESETS,
-    open=lambda p: StressPredict(p['root'], strict=p['strict']), prepare=load_set, systems=systems, told=casme3.told,
-    check=check, settle=lambda p, reader: dict(model='features' if p['model'] == 'features' else 'psnet',
-                                               modalities=('physio',)),
-    blocks=lambda p, data: plain_blocks(data, p['protocol'], ['loso', 'clock_x_subject'], p['folds']),
+    open=lambda p: StressPredict(p.root, strict=p.strict), prepare=load_set, systems=systems, told=casme3.told,
+    check=check, settle=lambda p, reader: dict(model='psnet' if p.model == AUTO else p.model, modalities=('physio',)),
+    blocks=lambda p, data: plain_blocks(data, p.protocol, ['loso', 'clock_x_subject'], p.folds),
     apply='Stress-Predict is open (MIT): github.com, italha-d/Stress-Predict-Dataset',
     columns=('order', 'length_s', 'start_s'))
