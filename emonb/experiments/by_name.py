@@ -9,12 +9,13 @@ __all__ = ['SETS', 'PARAMETERS', 'merged', 'experiment_of', 'value_like', 'optio
 from ..core import EmonbError, check_table, listed, named, one_of
 from .casme3 import CASME3
 from .fmov import FMOV
+from .megc2019 import MEGC2019
 from .stress_predict import STRESS_PREDICT
 from ..study import experiment
 from ..study.experiment import Experiment, Result
 
 # %% ../../nbs/64_by_name.ipynb #cell-013
-SETS = {e.name: e for e in (CASME3, STRESS_PREDICT, FMOV)}
+SETS = {e.name: e for e in (CASME3, STRESS_PREDICT, FMOV, MEGC2019)}
 
 def merged(tables) -> dict:
     "Name → (default, accepted, help) of several tables: the first one's words, and every value that one of them accepts."
