@@ -19,7 +19,7 @@ from ..data.fmov import KINDS, RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative
 from ..data.recordings import Prepared
 from ..data.twins import twin_root
 from . import casme3
-from .own_set import check_asked
+from .own_set import check_folds
 from ..models.baselines import linear
 from ..models.latent_emotion import LatentEmotion
 from ..signals.prepare import PrepareSettings, prepare
@@ -51,7 +51,7 @@ def root_of(p:dict) -> str:
     return '' if there else str(small_root())
 
 def check(p:dict) -> dict:
-    check_asked(p)
+    check_folds(p)
     return dict(root=root_of(p))
 
 # %% ../../nbs/66_fmov_experiment.ipynb #cell-007
