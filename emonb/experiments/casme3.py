@@ -55,7 +55,8 @@ def check(p:Parameters) -> dict:
     "Systems that are there; coded action units come from a sheet and stand by themselves."
     check_asked(p)
     if 'annotation' in listed(p.model) and p.model != 'annotation':
-        raise EmonbError('model=annotation reads a sheet of coded action units, the others recordings; run it by itself')
+        raise EmonbError('model=annotation reads a sheet of coded action units, the others recordings; '
+                         'run it by itself')
     return {}
 
 # %% ../../nbs/60_casme3_experiment.ipynb #cell-030

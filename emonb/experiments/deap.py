@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from ..code_key import code_key
-from ..core import DataError, EmonbError, Parameters, cache_dir, hash_files, listed, one_of, resolve, seed_everything
+from ..core import (DataError, EmonbError, Parameters, cache_dir, hash_files, listed, one_of, resolve,
+                        seed_everything)
 from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
 from ..data.recordings import MARKER, Prepared, kept_array
 from ..data.simulate_deap import DeapTwin, oracle, simulated_deap_root, truth_table
@@ -230,7 +231,8 @@ def told(p:Parameters, data:Prepared) -> list[str]:
     return [f"{len(m)} windows of one second, {m.trial.nunique()} trials, {m.subject.nunique()} subjects. "
             f"Rule {p.rule}: {share}.",
             f"Modalities {', '.join(p.modalities)}; baseline {p.baseline}; scaling {p.scale}; "
-            f"{p.epochs} epochs, batches of {p.batch}, seeds {seeds}; face CNN: {p.weights}; face detector: {p.detector}.",
+            f"{p.epochs} epochs, batches of {p.batch}, seeds {seeds}; face CNN: {p.weights}; "
+            f"face detector: {p.detector}.",
             f"{p.audit} defects met while preparing; {p.left_out} trials left out."]
 
 DEAP = Experiment('deap', lambda p, data: 'DEAP', PARAMETERS, PRESETS, open=open_reader, prepare=load_set,

@@ -294,7 +294,8 @@ def run(parameters:dict) -> Speed:
         memory = measure_memory(twin(p.memory_subjects, p.trials, p.memory_seconds, files=('dat',)))
         r = Speed(tables, *ratios_of(tables), memory, p, job.seconds)
         said = dict(provenance='simulated', ratios=r.ratios, more=r.more, memory=memory, parameters=p,
-                    seconds=r.seconds, run=r.where, asked={k: f'{how} {limit}' for k, (how, limit, *_) in ASKED.items()},
+                    seconds=r.seconds, run=r.where,
+                    asked={k: f'{how} {limit}' for k, (how, limit, *_) in ASKED.items()},
                     tables={k: t.to_dict('index') for k, t in tables.items()})
         write_json(job.out/'summary.json', report.plain(said))
     return r
