@@ -159,7 +159,7 @@ def network(data, protocol, epochs, modalities='bio', target='valence', alone=Fa
     "One block of a small network under one protocol, each modality alone beside it if wanted."
     p = check_parameters(DEAP, dict(target=target, modalities=modalities, protocol=protocol, preset='demo', epochs=epochs, folds=3, alone=alone))
     p = settled(DEAP, p, 'simulated')
-    p = dict(p, **settle(p), dim=16, ff_dim=32, batch=16, device='cpu')
+    p = p.but(**settle(p), dim=16, ff_dim=32, batch=16, device='cpu')
     data = replace(data, x=dict(data.x, features=levels(data)), info=dict(data.info, fingerprint='test'))
     models = {k: v for k, v in systems(p).items() if v.kind == 'model'}
     return judge_all(DEAP, data, blocks(p, data), models)[0]

@@ -342,7 +342,7 @@ def test_the_tables_of_the_papers_are_made_of_the_same_systems(tiny):
     data = SimpleNamespace(x=tiny.x, classes=tiny.classes, info=dict(signals=['EDA', 'BVP'], rate=64.))
     def first(e, systems, given, **more):
         p = settled(e, check_parameters(e, given), 'real')
-        return next(iter(systems(dict(p, device='cpu', **more), data).values())).recipe
+        return next(iter(systems(p.but(device='cpu', **more), data).values())).recipe
     theirs = first(casme3.CASME3, casme3.systems, {}, model='psnet', modalities=('physio',), dim=16, width=5, hidden=8)
     seed_everything(0); a = theirs.make()
     seed_everything(0); b = create_model('psnet', **ARGUMENTS['psnet'])

@@ -323,7 +323,7 @@ class AfewVa:
 
     def account(self, rows=None, unreadable=()) -> dict:
         """Unit (person, clip, frame) → found, used, left_out. `rows`: positions of the frames that are used,
-        default all; `unreadable`: of those whose picture turned out to be damaged (chapter 63)."""
+        default all; `unreadable`: of those whose picture turned out to be damaged (chapter 22)."""
         rows, why, ledger = range(len(self)) if rows is None else rows, 'picture cannot be read', self.ledger.copy()
         names = [f'{c}/{p.stem}' for c, p in zip(self.meta['clip'], self.paths)]
         gone = self.meta.index.isin(unreadable)
@@ -349,7 +349,7 @@ class AfewVa:
         return fingerprint(self.sources, dict(self.settings, provenance=self.provenance), self.root)
 
     def audit(self) -> pd.DataFrame:
-        "Everything that is not as it should be, and what was done about it. Damaged pictures show when they are read (chapter 63)."
+        "Everything that is not as it should be, and what was done about it. Damaged pictures show when they are read (chapter 22)."
         out = pd.DataFrame(self.defects, columns=['file', 'row', 'defect', 'action'])
         out['file'] = [str(Path(f).relative_to(self.root)) for f in out.file]
         return out

@@ -17,7 +17,7 @@ from ..core import EmonbError, Parameters, cache_dir, listed
 from ..data.casme3 import CasMe3, annotations
 from ..data.recordings import Prepared, kept_array, write_array
 from ..data.simulate import Casme3Twin, oracle, simulated_root
-from .own_set import COMMON, check_asked, systems_of
+from .own_set import COMMON, check_asked, in_sentences, systems_of
 from ..models.backbones import extract_tokens, token_key
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.latent_emotion import MODALITIES, PAPER_RECIPE, LatentEmotion, latent_inputs, make_backbones
@@ -55,7 +55,8 @@ def check(p:Parameters) -> dict:
     "Systems that are there; coded action units come from a sheet and stand by themselves."
     check_asked(p)
     if 'annotation' in listed(p.model) and p.model != 'annotation':
-        raise EmonbError('model=annotation reads a sheet of coded action units, the others recordings; run it by itself')
+        raise EmonbError('model=annotation reads a sheet of coded action units, the others recordings; '
+                         'run it by itself')
     return {}
 
 # %% ../../nbs/60_casme3_experiment.ipynb #cell-030
@@ -142,7 +143,7 @@ def systems(p:Parameters, data:Prepared) -> dict:
     return systems_of(p, data, dict(latent_emotion=assembled, psnet=assembled), beside)
 
 def truth_of(p:Parameters, data:Prepared) -> dict:
-    "The oracle's decisions on a simulated set; nothing on real data, and where a simulated tree came without its truth."
+    "The oracle's decisions on a simulated set; nothing on real data, and for a tree without its truth."
     if data.provenance != 'simulated' or not (Path(p.root)/'truth.csv').exists(): return {}
     known = oracle(p.root, classes=p.classes or 4, modalities=p.modalities or None)
     return {'': data.meta.trial.map(dict(zip(known['meta'].trial, known['yhat']))).to_numpy(np.int64)}
@@ -155,12 +156,10 @@ def blocks(p:Parameters, data:Prepared) -> list:
 
 def told(p:Parameters, data:Prepared) -> list[str]:
     "What was run, in sentences."
-    classes = ', '.join(f'{c} {k}' for c, k in zip(data.classes, np.bincount(data.y, minlength=len(data.classes))))
     model = f"Model {p.model.replace(',', ', ')}" + (f" on {', '.join(p.modalities)}" if p.modalities else '')
     if {'latent_emotion', 'psnet'} & set(listed(p.model)):
         model += f"; {p.epochs} epochs, seeds {', '.join(map(str, p.seeds))}"
-    return [f'{len(data)} samples of {data.meta.subject.nunique()} subjects; classes: {classes}.',
-            f"{model}; backbone weights: {p.weights}; face detector: {p.detector}.",
+    return [in_sentences(p, data)[0], f"{model}; backbone weights: {p.weights}; face detector: {p.detector}.",
             f"Reading: {p.read} rows or windows repaired or left out. Preparing: {p.audit} defects met, "
             f"{p.left_out} recordings left out. The reader's audit lists each with what is done about it."]
 

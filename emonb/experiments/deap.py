@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from ..code_key import code_key
-from ..core import DataError, EmonbError, cache_dir, hash_files, listed, one_of, resolve, seed_everything
+from ..core import (DataError, EmonbError, Parameters, cache_dir, hash_files, listed, one_of, resolve,
+                        seed_everything)
 from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
 from ..data.recordings import MARKER, Prepared, kept_array
 from ..data.simulate_deap import DeapTwin, oracle, simulated_deap_root, truth_table
@@ -64,49 +65,49 @@ WORDS = dict(windows='windows a trial', ff_dim='feed-forward width', dim='width 
 FLOORS = {k: v for k, v in dict(ALL_FLOORS, stimulus='video id only').items() if k != 'clock'}
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-006
-def check(p:dict) -> dict:
+def check(p:Parameters) -> dict:
     "What must go together; the rule in words."
-    check_modalities(listed(p['modalities']))
-    if p['subjects'] not in (AUTO, 'all'): parse_subjects(p['subjects'] or '?')
-    if p['folds'] == 1: raise EmonbError('folds=1 leaves nothing to train on; give 2 or more, or 0 for the preset')
-    if p['replica'] and 'windows' not in listed(p['protocol']):
+    check_modalities(listed(p.modalities))
+    if p.subjects not in (AUTO, 'all'): parse_subjects(p.subjects or '?')
+    if p.folds == 1: raise EmonbError('folds=1 leaves nothing to train on; give 2 or more, or 0 for the preset')
+    if p.replica and 'windows' not in listed(p.protocol):
         raise EmonbError('replica=True shows the published habit, which belongs to protocol windows; '
-                         f"{p['protocol']!r} lacks it")
+                         f"{p.protocol!r} lacks it")
     weights_of(p)
-    return dict(rule=RULES[0] if p['rule'] == AUTO else p['rule'])
+    return dict(rule=RULES[0] if p.rule == AUTO else p.rule)
 
-def weights_of(p:dict) -> tuple[str, str]:
+def weights_of(p:Parameters) -> tuple[str, str]:
     "(path, '' for random weights; what they are). `DataError` for a file that is not there or not weights."
-    if p['face_weights'] == 'random' or 'face' not in listed(p['modalities']): return '', 'random'
-    path = resolve('results/pretrain_face/face_cnn.safetensors' if p['face_weights'] == AUTO else p['face_weights'])
-    if p['face_weights'] == AUTO and not path.exists(): return '', 'random'
+    if p.face_weights == 'random' or 'face' not in listed(p.modalities): return '', 'random'
+    path = resolve('results/pretrain_face/face_cnn.safetensors' if p.face_weights == AUTO else p.face_weights)
+    if p.face_weights == AUTO and not path.exists(): return '', 'random'
     if not path.exists():
         raise DataError(f'{path}: no such weights; train them with nbs/89_pretrain_face.ipynb '
                         'or use -p face_weights random')
     return str(path), load_cnn(FaceNet(), path, quiet=True)
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-012
-def twin_of(p:dict) -> Path:
+def twin_of(p:Parameters) -> Path:
     "The twin of these parameters, written if it is not there yet."
-    t, named = p['twin'], p['subjects'] not in (AUTO, 'all')
-    who = tuple(int(v[1:]) for v in parse_subjects(p['subjects'])) if named else tuple(range(1, t['subjects'] + 1))
-    return simulated_deap_root(DeapTwin(**dict(t, subjects=who), effect=(p['effect'],)*3, trial_stamp=p['trial_stamp'],
-                                        files=(p['signals'], 'video')))
+    t, named = p.twin, p.subjects not in (AUTO, 'all')
+    who = tuple(int(v[1:]) for v in parse_subjects(p.subjects)) if named else tuple(range(1, t['subjects'] + 1))
+    return simulated_deap_root(DeapTwin(**dict(t, subjects=who), effect=(p.effect,)*3, trial_stamp=p.trial_stamp,
+                                        files=(p.signals, 'video')))
 
-def open_reader(p:dict) -> Deap:
+def open_reader(p:Parameters) -> Deap:
     "The reader of these files; where the model sees faces, a trial without a video is left out and counted."
-    faces = 'none' if 'face' not in listed(p['modalities']) else 'need' if p['strict'] else 'any'
-    make = partial(Deap, p['root'], signals=p['signals'], faces=faces, strict=p['strict'])
-    if p['subjects'] not in (AUTO, 'all'): return make(subjects=p['subjects'])
+    faces = 'none' if 'face' not in listed(p.modalities) else 'need' if p.strict else 'any'
+    make = partial(Deap, p.root, signals=p.signals, faces=faces, strict=p.strict)
+    if p.subjects not in (AUTO, 'all'): return make(subjects=p.subjects)
     reader = make()
     early = [v for v in reader.subjects if int(v[1:]) <= 22]
-    return make(subjects=early) if p['subjects'] == AUTO and 0 < len(early) < len(reader.subjects) else reader
+    return make(subjects=early) if p.subjects == AUTO and 0 < len(early) < len(reader.subjects) else reader
 
-def settle(p:dict, reader=None) -> dict:
+def settle(p:Parameters, reader=None) -> dict:
     "Modalities, the face CNN's weights and whether it is frozen."
-    mods, (path, said) = check_modalities(listed(p['modalities'])), weights_of(p)
+    mods, (path, said) = check_modalities(listed(p.modalities)), weights_of(p)
     if 'face' not in mods: return dict(modalities=mods, face_weights=path, weights='none', face_cnn='frozen')
-    frozen = p['face_cnn'] == 'frozen' or bool(path) and p['asked']['face_cnn'] == AUTO
+    frozen = p.face_cnn == 'frozen' or bool(path) and p.asked.face_cnn == AUTO
     return dict(modalities=mods, face_weights=path, weights=said + ', frozen'*frozen,
                 face_cnn='frozen' if frozen else 'trained')
 
@@ -174,63 +175,65 @@ def keep_maps(data:Prepared, weights:str, device:str='cpu') -> Prepared:
     return data.with_x(face_maps=kept_array(path, lambda tmp: write_maps(net.to(device), data.x['face'], tmp)))
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-023
-def systems(p:dict, data:Prepared|None=None) -> dict:
+def systems(p:Parameters, data:Prepared|None=None) -> dict:
     "The network asked for, each modality alone if wanted, differential entropy with a support vector machine."
-    mods, freeze, key = p['modalities'], p['face_cnn'] == 'frozen', content_of(p['face_weights'])
+    mods, freeze, key = p.modalities, p.face_cnn == 'frozen', content_of(p.face_weights)
     how = dict(PAPER_RECIPE, **{k: p[k] for k in (*TRAINED, 'scale', 'device')})
     def network(m):
         face = 'face' in m
-        make = partial(make_fusion, modalities=m, dim=p['dim'], num_layers=p['num_layers'], ff_dim=p['ff_dim'],
-                       freeze_cnn=freeze, weights=p['face_weights'] if face and not freeze else '',
+        make = partial(make_fusion, modalities=m, dim=p.dim, num_layers=p.num_layers, ff_dim=p.ff_dim,
+                       freeze_cnn=freeze, weights=p.face_weights if face and not freeze else '',
                        weights_key=key if face else '')
-        return System('model', Recipe(make, inputs=fusion_inputs(m, freeze), **how), p['weights'] if face else '–')
-    sets = [mods] + ([(m,) for m in mods] if p['alone'] and len(mods) > 1 else [])
+        return System('model', Recipe(make, inputs=fusion_inputs(m, freeze), **how), p.weights if face else '–')
+    sets = [mods] + ([(m,) for m in mods] if p.alone and len(mods) > 1 else [])
     networks = {f"deep fusion ({' + '.join(m)})" if len(m) > 1 else f'{m[0]} alone': network(m) for m in sets}
     simple = 'body statistics + linear SVM' if mods == ('peripheral',) else 'differential entropy + linear SVM'
     return {**networks, simple: System('baseline', Recipe(partial(support_vectors), inputs=('features',)))}
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-035
-def load_set(p:dict, reader:Deap) -> Prepared:
+def load_set(p:Parameters, reader:Deap) -> Prepared:
     "The prepared windows these parameters name, with the maps of a frozen face CNN."
-    mods = p['modalities']
-    settings = DeapSettings(baseline=p['baseline'], faces='face' in mods)
-    data = thinned(prepare_deap(reader, settings, strict=p['strict']), p['windows'])
+    mods = p.modalities
+    settings = DeapSettings(baseline=p.baseline, faces='face' in mods)
+    data = thinned(prepare_deap(reader, settings, strict=p.strict), p.windows)
     own = parts_of([m for m in mods if m != 'face'] or ['bio'])        # a face alone stands beside all signals
     data = chosen_features(data, lambda name: ('eeg' if name.split(':')[0] in EEG else 'peripheral') in own)
-    data.info.update(weights=p['weights'], **({} if 'face' in mods else dict(detector='none')))
-    return keep_maps(data, p['face_weights'], p['device']) if 'face' in mods and p['face_cnn'] == 'frozen' else data
+    data.info.update(weights=p.weights, **({} if 'face' in mods else dict(detector='none')))
+    return keep_maps(data, p.face_weights, p.device) if 'face' in mods and p.face_cnn == 'frozen' else data
 
 def parts_of(modalities) -> list:
     "The modalities, `bio` as the two it consists of."
     return [part for m in modalities for part in (('eeg', 'peripheral') if m == 'bio' else (m,))]
 
-def truth_of(p:dict, data:Prepared) -> dict:
+def truth_of(p:Parameters, data:Prepared) -> dict:
     "Target → (N,) the oracle's decisions for a simulated set with the rule it was drawn by (>=5)."
-    if data.provenance != 'simulated' or p['rule'] != '>=5': return {}
-    said = json.loads((Path(p['root'])/MARKER).read_text())['settings']
+    if data.provenance != 'simulated' or p.rule != '>=5': return {}
+    said = json.loads((Path(p.root)/MARKER).read_text())['settings']
     twin = DeapTwin(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
     truth = truth_table(twin)
-    best = oracle(twin, truth, parts_of(p['modalities']))
+    best = oracle(twin, truth, parts_of(p.modalities))
     trial = [f'{a}_e{b:02d}' for a, b in zip(truth.subject, truth.experiment_id)]
     return {t: data.meta.trial.map(dict(zip(trial, best[t]))).to_numpy(np.int64) for t in ('valence', 'arousal')}
 
-def targets_of(p:dict) -> tuple: return ('valence', 'arousal') if p['target'] == 'both' else (p['target'],)
+# %% ../../nbs/62_deap_experiment.ipynb #cell-062
+def targets_of(p:Parameters) -> tuple: return ('valence', 'arousal') if p.target == 'both' else (p.target,)
 
-def blocks(p:dict, data:Prepared) -> list[Block]:
+def blocks(p:Parameters, data:Prepared) -> list[Block]:
     "One a target and protocol."
-    protocols = list(dict.fromkeys(listed(p['protocol'])))
-    return [folds_of(data.meta, t, p['rule'], q, p['folds'], p['replica']) for t in targets_of(p) for q in protocols]
+    protocols = list(dict.fromkeys(listed(p.protocol)))
+    return [folds_of(data.meta, t, p.rule, q, p.folds, p.replica) for t in targets_of(p) for q in protocols]
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-036
-def told(p:dict, data:Prepared) -> list[str]:
+def told(p:Parameters, data:Prepared) -> list[str]:
     "What was run, in sentences."
-    m, seeds = data.meta, ', '.join(map(str, p['seeds']))
-    share = '; '.join(f"{t}: {labels_of(m, t, p['rule']).mean():.0%} high" for t in targets_of(p))
+    m, seeds = data.meta, ', '.join(map(str, p.seeds))
+    share = '; '.join(f"{t}: {labels_of(m, t, p.rule).mean():.0%} high" for t in targets_of(p))
     return [f"{len(m)} windows of one second, {m.trial.nunique()} trials, {m.subject.nunique()} subjects. "
-            f"Rule {p['rule']}: {share}.",
-            f"Modalities {', '.join(p['modalities'])}; baseline {p['baseline']}; scaling {p['scale']}; "
-            f"{p['epochs']} epochs, batches of {p['batch']}, seeds {seeds}; face CNN: {p['weights']}; face detector: {p['detector']}.",
-            f"{p['audit']} defects met while preparing; {p['left_out']} trials left out."]
+            f"Rule {p.rule}: {share}.",
+            f"Modalities {', '.join(p.modalities)}; baseline {p.baseline}; scaling {p.scale}; "
+            f"{p.epochs} epochs, batches of {p.batch}, seeds {seeds}; face CNN: {p.weights}; "
+            f"face detector: {p.detector}.",
+            f"{p.audit} defects met while preparing; {p.left_out} trials left out."]
 
 DEAP = Experiment('deap', lambda p, data: 'DEAP', PARAMETERS, PRESETS, open=open_reader, prepare=load_set,
                   systems=systems, blocks=blocks, told=told, check=check, settle=settle, twin=twin_of, truth=truth_of,

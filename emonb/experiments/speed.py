@@ -281,20 +281,21 @@ def run(parameters:dict) -> Speed:
         p, tables = job.parameters, {}
         def twin(n, trials, seconds, **more):
             people = tuple(range(1, n + 1))
-            s = DeapTwin(subjects=people, trials=trials, seconds=seconds, seed=p['seed'], **more)
+            s = DeapTwin(subjects=people, trials=trials, seconds=seconds, seed=p.seed, **more)
             return simulated_deap_root(s, Path(tmp))
-        files = twin(p['subjects'], p['trials'], p['seconds'], files=('dat',))
-        tables['ingest'], data = measure_ingest(files, p['repeats'])
-        tables['batches'] = measure_batches(data, p['repeats'] + 2, p['threads'])
+        files = twin(p.subjects, p.trials, p.seconds, files=('dat',))
+        tables['ingest'], data = measure_ingest(files, p.repeats)
+        tables['batches'] = measure_batches(data, p.repeats + 2, p.threads)
         del data
-        tables['transformer'] = measure_transformer(6, p['train_trials'], 6, p['epochs'], p['threads'], p['seed'])
-        tables['fused'] = measure_fused(2*p['size'], p['steps'], p['size'], p['threads'], p['repeats'], p['seed'])
-        films = twin(1, 2, p['video_seconds'], files=('video',), size=(p['width'], p['height']), quirks=False)
-        tables['video'] = measure_video(sorted(films.glob('face_video/*/*.avi')), p['repeats'])
-        memory = measure_memory(twin(p['memory_subjects'], p['trials'], p['memory_seconds'], files=('dat',)))
+        tables['transformer'] = measure_transformer(6, p.train_trials, 6, p.epochs, p.threads, p.seed)
+        tables['fused'] = measure_fused(2*p.size, p.steps, p.size, p.threads, p.repeats, p.seed)
+        films = twin(1, 2, p.video_seconds, files=('video',), size=(p.width, p.height), quirks=False)
+        tables['video'] = measure_video(sorted(films.glob('face_video/*/*.avi')), p.repeats)
+        memory = measure_memory(twin(p.memory_subjects, p.trials, p.memory_seconds, files=('dat',)))
         r = Speed(tables, *ratios_of(tables), memory, p, job.seconds)
         said = dict(provenance='simulated', ratios=r.ratios, more=r.more, memory=memory, parameters=p,
-                    seconds=r.seconds, run=r.where, asked={k: f'{how} {limit}' for k, (how, limit, *_) in ASKED.items()},
+                    seconds=r.seconds, run=r.where,
+                    asked={k: f'{how} {limit}' for k, (how, limit, *_) in ASKED.items()},
                     tables={k: t.to_dict('index') for k, t in tables.items()})
         write_json(job.out/'summary.json', report.plain(said))
     return r
@@ -331,6 +332,6 @@ def show_memory(r:Speed):
 
 def show_where(r:Speed):
     "Where this was measured."
-    threads = f"{r.parameters['threads']} of training's threads"
+    threads = f"{r.parameters.threads} of training's threads"
     where = dict(r.where, device=f"{r.where['cpus']} processors, {r.where['platform']}; {threads}")
     report.show_table(report.provenance_table('simulated', None, where, r.seconds))

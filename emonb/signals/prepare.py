@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'PrepareSettings', 'pick_frames', 'read_frames', 'prepare_video', 'spans', 'set_key', 'check_key',
-           'strictly', 'Defects', 'first_few', 'units', 'account', 'prepare', 'hand_features', 'chosen_features']
+           'strictly', 'Defects', 'first_few', 'units', 'account', 'hand_features', 'chosen_features', 'prepare']
 
 # %% ../../nbs/25_prepare.ipynb #cell-002
 from dataclasses import asdict, dataclass, replace
@@ -168,6 +168,24 @@ def account(reader, meta:pd.DataFrame, defects:list) -> dict:
             ledger.left_out(unit, names, f"{LEFT_OUT}: {reason_of(d['defect'])}")
     return ledger.close(**units(reader, meta))
 
+# %% ../../nbs/25_prepare.ipynb #cell-035
+def hand_features(x:dict, info:dict) -> tuple[np.ndarray, list[str]]:
+    """Hand features of what is there, (N, F) float32 and their names, prefixed by modality: motion, depth change, heart
+    and skin. NaN = not measurable."""
+    makers = dict(color=lambda: motion_features(x['color'], x['mask'], x['apex']),
+                  depth=lambda: depth_features(x['depth'], x['mask'], x['apex']),
+                  physio=lambda: physio_features(x['physio'], info['rate'], info['signals']))
+    made = {m: make() for m, make in makers.items() if m in x}
+    names = [f'{m}:{k}' for m, (_, own) in made.items() for k in own]
+    return np.concatenate([f for f, _ in made.values()], 1).astype(np.float32), names
+
+def chosen_features(data:Prepared, wanted) -> Prepared:
+    "The set with those of its hand features whose names `wanted` says yes to."
+    names = data.info['feature_names']
+    keep = [i for i, n in enumerate(names) if wanted(n)]
+    few = data.with_x(features=np.asarray(data.x['features'])[:, keep])
+    return replace(few, info=dict(data.info, feature_names=[names[i] for i in keep]))
+
 # %% ../../nbs/25_prepare.ipynb #cell-012
 def _fill(w, i:int, reader, s:PrepareSettings, spans, session, defects) -> dict:
     "Put recording `i` into the arrays; the face report."
@@ -219,23 +237,6 @@ def _prepare(reader, s, folder, key, strict) -> Prepared:
         return _finish(w, reader, s, key, np.array(kept), at, reports, defects)
 
 # %% ../../nbs/25_prepare.ipynb #cell-014
-def hand_features(x:dict, info:dict) -> tuple[np.ndarray, list[str]]:
-    """Hand features of what is there, (N, F) float32 and their names, prefixed by modality: motion, depth change, heart
-    and skin. NaN = not measurable."""
-    makers = dict(color=lambda: motion_features(x['color'], x['mask'], x['apex']),
-                  depth=lambda: depth_features(x['depth'], x['mask'], x['apex']),
-                  physio=lambda: physio_features(x['physio'], info['rate'], info['signals']))
-    made = {m: make() for m, make in makers.items() if m in x}
-    names = [f'{m}:{k}' for m, (_, own) in made.items() for k in own]
-    return np.concatenate([f for f, _ in made.values()], 1).astype(np.float32), names
-
-def chosen_features(data:Prepared, wanted) -> Prepared:
-    "The set with those of its hand features whose names `wanted` says yes to."
-    names = data.info['feature_names']
-    keep = [i for i, n in enumerate(names) if wanted(n)]
-    few = data.with_x(features=np.asarray(data.x['features'])[:, keep])
-    return replace(few, info=dict(data.info, feature_names=[names[i] for i in keep]))
-
 def _finish(w, reader, s, key, kept, at, reports, defects) -> Prepared:
     meta = reader.meta.iloc[kept].reset_index(drop=True)
     w.keep(kept)

@@ -9,6 +9,7 @@ __all__ = ['PROVENANCE', 'KINDS', 'title', 'entry', 'number', 'interval', 'resul
            'published_part_a', 'published_deap']
 
 # %% ../../nbs/54_report.ipynb #cell-002
+from collections.abc import Mapping
 import io
 import math
 import re
@@ -205,7 +206,7 @@ def plot_pictures(pictures,       # (n, 3, H, W) uint8
 # %% ../../nbs/54_report.ipynb #cell-029
 def plain(o):
     "The same value as plain JSON: numpy and pandas scalars and arrays, paths, tuples; NaN and infinity become None."
-    if isinstance(o, dict): return {str(k): plain(v) for k, v in o.items()}
+    if isinstance(o, Mapping): return {str(k): plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple, set, frozenset)): return [plain(v) for v in (sorted(o) if isinstance(o, (set, frozenset)) else o)]
     if hasattr(o, 'tolist'): return plain(o.tolist())                    # numpy arrays and scalars, pandas Series
     if isinstance(o, float): return o if math.isfinite(o) else None
