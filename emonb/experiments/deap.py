@@ -21,6 +21,7 @@ from ..core import (DataError, EmonbError, Parameters, cache_dir, hash_files, li
 from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
 from ..data.recordings import MARKER, Prepared, kept_array
 from ..data.simulate_deap import DeapTwin, oracle, simulated_deap_root, truth_table
+from .own_set import check_asked, named_system, systems_of
 from ..models.baselines import support_vectors
 from ..models.deep_fusion import DeepFusion, check_modalities, fusion_inputs
 from ..models.eeg_transformer import PAPER_RECIPE
@@ -41,6 +42,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     subjects=(AUTO, None, 'such as 1-22 or 1,5,7; all; auto: 1 to 22, as in the paper, as far as they are there'),
     rule=(AUTO, (AUTO, *RULES), 'a rating that is high; auto: 5 and more, as >=5; >4.5 calls 4.5 and less low; '
                                 'mean: the mean of the training part'),
+    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: deep_fusion'),
     scale=('train', ('train', 'none'), 'z by channel on the training part'),
     baseline=('template', ('template', 'mean', 'off'),
               'what is taken off each window: the mean second of rest, its level, nothing'),
@@ -74,6 +76,7 @@ def check(p:Parameters) -> dict:
         raise EmonbError('replica=True shows the published habit, which belongs to protocol windows; '
                          f"{p.protocol!r} lacks it")
     weights_of(p)
+    check_asked(p)
     return dict(rule=RULES[0] if p.rule == AUTO else p.rule)
 
 def weights_of(p:Parameters) -> tuple[str, str]:
@@ -106,9 +109,10 @@ def open_reader(p:Parameters) -> Deap:
 def settle(p:Parameters, reader=None) -> dict:
     "Modalities, the face CNN's weights and whether it is frozen."
     mods, (path, said) = check_modalities(listed(p.modalities)), weights_of(p)
-    if 'face' not in mods: return dict(modalities=mods, face_weights=path, weights='none', face_cnn='frozen')
+    known = dict(modalities=mods, face_weights=path, model='deep_fusion' if p.model == AUTO else p.model)
+    if 'face' not in mods: return dict(known, weights='none', face_cnn='frozen')
     frozen = p.face_cnn == 'frozen' or bool(path) and p.asked.face_cnn == AUTO
-    return dict(modalities=mods, face_weights=path, weights=said + ', frozen'*frozen,
+    return dict(known, weights=said + ', frozen'*frozen,
                 face_cnn='frozen' if frozen else 'trained')
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-014
@@ -176,7 +180,7 @@ def keep_maps(data:Prepared, weights:str, device:str='cpu') -> Prepared:
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-023
 def systems(p:Parameters, data:Prepared|None=None) -> dict:
-    "The network asked for, each modality alone if wanted, differential entropy with a support vector machine."
+    "The systems asked for, each modality alone if wanted, differential entropy with a support vector machine."
     mods, freeze, key = p.modalities, p.face_cnn == 'frozen', content_of(p.face_weights)
     how = dict(PAPER_RECIPE, **{k: p[k] for k in (*TRAINED, 'scale', 'device')})
     def network(m):
@@ -187,8 +191,12 @@ def systems(p:Parameters, data:Prepared|None=None) -> dict:
         return System('model', Recipe(make, inputs=fusion_inputs(m, freeze), **how), p.weights if face else '–')
     sets = [mods] + ([(m,) for m in mods] if p.alone and len(mods) > 1 else [])
     networks = {f"deep fusion ({' + '.join(m)})" if len(m) > 1 else f'{m[0]} alone': network(m) for m in sets}
+    def part(q, data): return dict([named_system(q.model, q, data, **{k: q[k] for k in TRAINED})])
+    own = dict(deep_fusion=lambda q, data: networks, eeg_transformer=part, face_net=part)
     simple = 'body statistics + linear SVM' if mods == ('peripheral',) else 'differential entropy + linear SVM'
-    return {**networks, simple: System('baseline', Recipe(partial(support_vectors), inputs=('features',)))}
+    beside = {simple: System('baseline', Recipe(partial(support_vectors), inputs=('features',)))}
+    out = systems_of(p, data, own, beside=())
+    return {**out, **{name: row for name, row in beside.items() if name not in out}}
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-035
 def load_set(p:Parameters, reader:Deap) -> Prepared:

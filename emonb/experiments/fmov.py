@@ -21,7 +21,7 @@ from ..data.fmov import (KINDS, RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relativ
 from ..data.recordings import Prepared
 from ..data.twins import twin_root
 from . import casme3
-from .own_set import check_folds
+from .own_set import check_asked, systems_of
 from ..models.baselines import linear
 from ..models.latent_emotion import LatentEmotion
 from ..signals.prepare import PrepareSettings, prepare
@@ -38,7 +38,7 @@ PROTOCOLS = dict(    # name → columns whose values the two parts never share
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
     {k: casme3.PARAMETERS[k] for k in ('scale', 'folds', 'effect')},
     classes=(0, (0, 2, 3), '2: angry or happy face shown; 3: neutral too; 0: 2'),
-    model=(AUTO, (AUTO, 'psnet', 'features'), 'auto: psnet'),
+    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: psnet'),
     protocol=(AUTO, [AUTO, *PROTOCOLS], 'comma list; auto: all three'),
     everyone=(False, (False, True), 'FMOV: with person 36, whom the authors exclude'))
 _PAPER = dict(dim=64, width=8, hidden=32, epochs=12, batch=64, lr=3e-3, seeds='0,1,2', twin=dict(people=36))
@@ -53,7 +53,7 @@ def root_of(p:dict) -> str:
     return '' if there else str(small_root())
 
 def check(p:dict) -> dict:
-    check_folds(p)
+    check_asked(p, dict(annotation='coded action units', latent_emotion='frames'))
     return dict(root=root_of(p))
 
 # %% ../../nbs/66_fmov_experiment.ipynb #cell-007
@@ -107,7 +107,7 @@ def regression(columns=None) -> object:
     return make_pipeline(only, *(step for _, step in whole.steps))
 
 def systems(p:dict, data:Prepared) -> dict:
-    "The system asked for, and hand features beside it."
+    "The systems asked for, and hand features beside them, whole and by muscles and skin."
     names = data.info['feature_names']
     skin = tuple(k for k, n in enumerate(names) if n.startswith('skin'))
     muscles = tuple(k for k in range(len(names)) if k not in skin)
@@ -115,21 +115,21 @@ def systems(p:dict, data:Prepared) -> dict:
              'hand features, skin alone': skin}
     recipes = {name: Recipe(partial(regression, columns), inputs=('features',)) for name, columns in parts.items()}
     rows = {name: System('baseline', recipe) for name, recipe in recipes.items()}
-    if p['model'] == 'features':
-        first = next(iter(rows))
-        return {**rows, first: rows[first]._replace(kind='model')}
+    first = next(iter(rows))
     make = partial(LatentEmotion, num_classes=len(data.classes), modalities=('physio',), signals=tuple(SIGNALS),
                    rate=RATE, length=data.x['physio'].shape[2], dim=p['dim'], width=p['width'], hidden=p['hidden'])
     network = Recipe(make, inputs=('physio',), epochs=p['epochs'], batch=p['batch'], lr=p['lr'], scale=p['scale'],
                      device=p['device'])
-    return {'physiological network': System('model', network), **rows}
+    out = systems_of(p, data, dict(psnet=lambda q, data: {'physiological network': System('model', network)},
+                                   features=lambda q, data: {first: rows[first]}), beside=())
+    return {**out, **{name: row for name, row in rows.items() if name not in out}}
 
 # %% ../../nbs/66_fmov_experiment.ipynb #cell-017
 def told(p:dict, data:Prepared) -> list[str]:
     "What was run and what may be claimed, in sentences."
     count = ', '.join(f'{c} {k}' for c, k in zip(data.classes, np.bincount(data.y, minlength=len(data.classes))))
     small = p['root'] == str(small_root())
-    network = f"; {p['epochs']} epochs, seeds {', '.join(map(str, p['seeds']))}" if p['model'] == 'psnet' else ''
+    network = f"; {p['epochs']} epochs, seeds {', '.join(map(str, p['seeds']))}" if 'psnet' in listed(p['model']) else ''
     scale = (" The network is given each person standardised by that person's own events, which is transductive: "
              'twelve events can tell the version.')
     excluded = 'Person 36 is left out, as by the authors (facial tics); everyone=True keeps that person.'

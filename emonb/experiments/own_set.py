@@ -35,7 +35,7 @@ def arguments_of(name:str, p:Parameters, data:Prepared) -> tuple[dict, tuple]:
     if system.recipe.get('loss') == 'bce':                              # one logit says two classes
         if classes != 2: raise EmonbError(f'model={name} tells two classes, and this set has {classes}')
         classes = 1
-    known = dict(num_classes=classes, in_chans=first.shape[1], length=first.shape[-1])
+    known = dict(num_classes=classes, in_chans=first.shape[2 if first.ndim == 5 else 1], length=first.shape[-1])    # (N, T, C, H, W)
     known |= {k: tuple(v) if k == 'signals' else float(v) for k in ('signals', 'rate') if (v := data.info.get(k)) is not None}
     return {**asked, **{k: v for k, v in known.items() if k in system.arguments}}, inputs
 
