@@ -22,11 +22,13 @@ _WHERE = {   # module → what it gives to the package's top
     'models.psnet': ['PSNet'],
     'models.latent_emotion': ['LatentEmotion'],
     'models.deep_fusion': ['DeepFusion'],
-    'study.splits': ['Split', 'check_split', 'leak_audit', 'make_splits'],
+    'study.splits': ['Split', 'audit', 'check_split', 'leak_audit', 'make_splits', 'splits_of'],
     'study.metrics': ['bootstrap', 'confusion', 'floors', 'paired', 'per_subject', 'permutation_null', 'scores'],
     'study.train': ['Recipe', 'run_folds'],
     'study.results': ['Store'],
     'study.report': ['results_table', 'show_table'],
+    'study.experiment': ['Experiment'],
+    'experiments.own_set': ['own_set'],
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(_MODULE)

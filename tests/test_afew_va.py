@@ -15,15 +15,16 @@ from safetensors.torch import load_file, save_file
 
 from conftest import NBS
 from emonb.core import DataError, EmonbError, SetError
-from emonb.data.afew_va import AfewVa, AfewVaTwin, read_clip, simulated_afew_va_root, truth_table, write_afew_va
+from emonb.data.afew_va import AfewVa, AfewVaTwin, oracle, read_clip, simulated_afew_va_root, truth_table, write_afew_va
 from emonb.data.people import UNEXPLAINED
 from emonb.data.recordings import MARKER
 from emonb.models.deep_fusion import DeepFusion
-from emonb.models.face_net import AffectCNN, FaceNet
+from emonb.models.face_net import AffectCNN, FaceNet, load_cnn, predict_affect, save_weights, train_affect, weights_note
 from emonb.experiments import afew_va
-from emonb.experiments.afew_va import (PARAMETERS, agreement, check_parameters, companions, crop_face, difference, face_crops, hold_out, load_pretrained, open_set, oracle,
-                                       predict_affect, run, save_weights, train_affect, weights_note)
+from emonb.experiments.afew_va import PARAMETERS, check_parameters, companions, hold_out, open_set, run
+from emonb.signals.faces import crop_face, face_crops
 from emonb.study import experiment
+from emonb.study.metrics import agreement, difference
 
 TINY = AfewVaTwin(clips=5, frames=4, actors=3, quirks=False, seed=4)
 
@@ -237,12 +238,12 @@ def test_damaged_and_resized_pictures(tree):
     small = cv2.resize(cv2.imread(str(tree/'001/00002.png')), (40, 30))
     cv2.imwrite(str(tree/'001/00002.png'), small)
     data = AfewVa(tree)
-    for i, match in ((0, 'not readable as a picture'), (1, 'not readable as a picture'), (2, 'of one size')): assert 'clip 001' in refuses(match, data.picture, i)
+    for i, match in ((0, 'the png is cut off'), (1, 'the file is empty'), (2, 'of one size')): assert 'clip 001' in refuses(match, data.picture, i)
     faces = face_crops(data)
     assert len(faces.x) == 17 and [d['row'] for d in faces.defects] == [f'clip 001, frame {k}' for k in range(3)]
-    refuses('not readable', face_crops, data, strict=True)
+    refuses('the png is cut off', face_crops, data, strict=True)
     for p in tree.glob('0*/*.png'): p.write_bytes(b'no picture')
-    refuses('not readable', face_crops, AfewVa(tree), kind=SetError)
+    refuses('neither a jpg nor a png', face_crops, AfewVa(tree), kind=SetError)
 
 JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers(-20, 20) | st.text(max_size=5), lambda c: st.lists(c, max_size=4) | st.dictionaries(st.sampled_from(['frames', '00000', '00001', 'valence', 'arousal', 'landmarks', 'video_id', 'actor']), c, max_size=5), max_leaves=20)
 
@@ -345,22 +346,22 @@ def test_weights_reach_the_face_net_and_the_fusion(trained, tmp_path, capsys):
     assert 'SIMULATED' in path.name and weights_note(path)['provenance'] == 'simulated' and weights_note(path)['epochs'] == 10
     assert save_weights(net, tmp_path, 'real', {}).name == 'face_cnn.safetensors'
     for target in (FaceNet(), DeepFusion(modalities=('bio', 'face'))):
-        assert 'SIMULATED' in load_pretrained(target, path) and 'SIMULATED' in capsys.readouterr().out
+        assert 'SIMULATED' in load_cnn(target, path) and 'SIMULATED' in capsys.readouterr().out
         cnn = (target.parts['face'] if hasattr(target, 'parts') else target).cnn
         assert all(torch.equal(cnn.state_dict()[k], v) for k, v in load_file(path).items())
-    assert load_pretrained(FaceNet(), tmp_path/'face_cnn.safetensors') == 'pretrained (AFEW-VA)'
+    assert load_cnn(FaceNet(), tmp_path/'face_cnn.safetensors') == 'pretrained (AFEW-VA)'
     assert DeepFusion(modalities=('face',)).load_face(path) != 'random'                      # chapter 42's own way reads them too
 
 def test_missing_and_wrong_weights(tmp_path, capsys):
     net = FaceNet()
     before = [p.clone() for p in net.cnn.parameters()]
-    assert load_pretrained(net, tmp_path/'none.safetensors') == 'random' == net.weights and 'random weights' in capsys.readouterr().out
+    assert load_cnn(net, tmp_path/'none.safetensors') == 'random' == net.weights and 'random weights' in capsys.readouterr().out
     path = AffectCNN().save_cnn(tmp_path/'good.safetensors')
     (tmp_path/'cut.safetensors').write_bytes(path.read_bytes()[:900])
     (tmp_path/'text.safetensors').write_text('weights')
     save_file({'layers.0.weight': torch.zeros(3)}, tmp_path/'other.safetensors')
     save_file({k: v for k, v in load_file(path).items() if 'weight' in k}, tmp_path/'part.safetensors')
-    for name, match in (('cut', 'not a readable safetensors'), ('text', 'not a readable safetensors'), ('other', 'another network'), ('part', 'another network')): refuses(match, load_pretrained, net, tmp_path/f'{name}.safetensors')
+    for name, match in (('cut', 'not a readable safetensors'), ('text', 'not a readable safetensors'), ('other', 'another network'), ('part', 'another network')): refuses(match, load_cnn, net, tmp_path/f'{name}.safetensors')
     good = load_file(path)
     for k, spoilt in enumerate((float('nan'), float('inf'), -float('inf'))):
         name = list(good)[k]
@@ -368,10 +369,10 @@ def test_missing_and_wrong_weights(tmp_path, capsys):
         bad.view(-1)[0] = spoilt
         save_file({**good, name: bad}, tmp_path/'spoilt.safetensors')
         for target in (net, DeepFusion(modalities=('bio', 'face'))):
-            said = refuses('tensor .* NaN or infinity', load_pretrained, target, tmp_path/'spoilt.safetensors')
+            said = refuses('tensor .* NaN or infinity', load_cnn, target, tmp_path/'spoilt.safetensors')
             assert name in said and 'spoilt.safetensors: ' in said
     assert all(torch.equal(a, b) for a, b in zip(before, net.cnn.parameters()))                # nothing half-loaded
-    assert load_pretrained(net, path) == 'pretrained (source not stated)'
+    assert load_cnn(net, path) == 'pretrained (source not stated)'
 
 # the run ---------------------------------------------------------------------------------------------------------------------------------
 

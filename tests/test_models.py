@@ -238,7 +238,8 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     psnet=dict(num_classes=2, in_chans=2, **PHYSIO),
     eeg_transformer=dict(num_classes=2, **TRANSFORMER),
     face_net=dict(num_classes=2, frames=2, out_dim=8, embed_chans=8, hidden=16),
-    deep_fusion=dict(num_classes=2, frames=2, **TRANSFORMER))
+    deep_fusion=dict(num_classes=2, frames=2, **TRANSFORMER),
+    ststnet=dict(num_classes=2), off_apexnet=dict(num_classes=2, hidden=16))
 NETWORKS = [n for n in registry.CHAPTERS if n in ARGUMENTS]
 ESTIMATORS = [n for n in registry.CHAPTERS if registry.CHAPTERS[n] == 'baselines']
 
@@ -253,6 +254,7 @@ def tiny():
              mask=np.arange(T)[None] < rng.integers(2, T + 1, n)[:, None], apex=rng.integers(0, 2, n),
              bio=normal(4, 16), face=rng.integers(0, 256, (n, 2, 3, 64, 64), dtype=np.uint8), face_mask=np.ones((n, 2), bool),
              features=normal(5) + y[:, None].astype(np.float32))
+    x['flow'] = rng.integers(0, 256, (n, 3, 28, 28), dtype=np.uint8)
     meta = pd.DataFrame(dict(subject=[f's{i // 4}' for i in range(n)], trial=[f't{i}' for i in range(n)], stimulus='v', order=np.arange(n),
                              start_s=np.arange(n)*6., length_s=6., label=y))
     return Prepared(x, meta, ['low', 'high'], 'simulated', dict(name='tiny', fingerprint='tiny'))

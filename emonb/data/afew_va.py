@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RATINGS', 'LIMIT', 'POINTS', 'CLIPS', 'FAR', 'EYES', 'VERSION', 'PICTURES', 'NUMBERED', 'eye_centres', 'points_of',
-           'AfewVaTwin', 'check_twin', 'truth_table', 'expression', 'film_frame', 'write_clip', 'write_afew_va',
-           'simulated_afew_va_root', 'is_other_clip', 'find_clips', 'frame_fault', 'read_json', 'actor_of',
-           'pictures_of', 'meet_clip', 'read_clip', 'AfewVa']
+           'AfewVaTwin', 'check_twin', 'truth_table', 'oracle', 'expression', 'film_frame', 'write_clip',
+           'write_afew_va', 'simulated_afew_va_root', 'is_other_clip', 'find_clips', 'frame_fault', 'read_json',
+           'actor_of', 'pictures_of', 'meet_clip', 'read_clip', 'AfewVa']
 
 # %% ../../nbs/18_afew_va.ipynb #cell-002
 import json
@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import DataError, EmonbError, SetError, atomic_path, fingerprint, fold_seed, progress, write_json
+from .casme3 import read_color
 from .numbers import number
 from .people import Ledger, name_defects, person_key, same_people
 from .recordings import MARKER, provenance_of
@@ -81,6 +82,20 @@ def truth_table(s:AfewVaTwin) -> pd.DataFrame:
         rows.append(pd.DataFrame(dict(clip=f'{k + 1:03d}', actor=f'actor {k % s.actors + 1}', frame=np.arange(s.frames), valence=y[:, 0].astype(int), arousal=y[:, 1].astype(int),
                                       valence_seen=seen[:, 0], arousal_seen=seen[:, 1])))
     return pd.concat(rows, ignore_index=True)
+
+# %% ../../nbs/18_afew_va.ipynb #cell-045
+def oracle(root, meta:pd.DataFrame) -> np.ndarray:
+    "(N, 2) the best linear guess from the twin's hidden evidence, for the rows of `meta`."
+    path = Path(root)/'truth.csv'
+    try: truth = pd.read_csv(path, dtype=dict(clip=str)).set_index(['clip', 'frame'])
+    except (OSError, ValueError):
+        raise DataError(f'{path}: the truth of this simulated set is missing or damaged; '
+                        'delete the folder, it is written again') from None
+    rows, out = truth.loc[pd.MultiIndex.from_frame(meta[['clip', 'frame']])], []
+    for k in RATINGS:
+        slope, level = np.polyfit(truth[f'{k}_seen'], truth[k]/LIMIT, 1)
+        out.append(slope*rows[f'{k}_seen'] + level)
+    return np.clip(np.stack(out, 1), -1, 1)
 
 # %% ../../nbs/18_afew_va.ipynb #cell-010
 def expression(valence:float, arousal:float) -> dict:
@@ -323,13 +338,11 @@ class AfewVa:
     def picture(self, i:int) -> np.ndarray:
         "Frame i as (H, W, 3) uint8 RGB. DataError when the file is damaged, or its eyes lie outside it."
         where = f"{self.paths[i]} (clip {self.meta.at[i, 'clip']}, frame {self.meta.frame[i]})"
-        try: data = np.fromfile(self.paths[i], np.uint8)
-        except OSError as e: raise DataError(f'{where}: cannot be read ({e.strerror}); copy the picture again') from None
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-        if picture is None: raise DataError(f'{where}: not readable as a picture; copy it again') from None
+        try: picture = read_color(self.paths[i])
+        except DataError as e: raise DataError(str(e).replace(str(self.paths[i]), where, 1).split(', or delete')[0]) from None
         (x, y), (H, W) = eye_centres(self.landmarks[i]).mean(0), picture.shape[:2]
         if not (0 <= x < W and 0 <= y < H): raise DataError(f'{where}: the eyes lie at {x:.0f}, {y:.0f} but the picture has {W} × {H} pixels; landmarks and pictures must be of one size') from None
-        return picture[:, :, ::-1]
+        return picture
 
     def fingerprint(self) -> str:
         "Changes with any picture, any annotation or any setting."

@@ -166,7 +166,7 @@ def from_arrays(x,                      # one array, or a dict of them, first ax
         if c not in meta: meta[c] = v
     x = {k: np.ascontiguousarray(a, FORMS[k][0] if k in FORMS else 'float32' if np.asarray(a).dtype == np.float64 else None) for k, a in x.items()}
     check_finite(x, meta) if all(len(a) == len(meta) for a in x.values()) else None
-    more = dict(name='own data', **(info or {}))
+    more = {'name': 'own data', **(info or {})}
     if odd := name_defects(said, 'the table'): more['defects'] = [*more.get('defects', []), *odd]
     return Prepared(x, meta, [str(c) for c in classes], provenance, more)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..core import Damaged, DataError, EmonbError, one_of, read_sealed, write_bytes, write_sealed
+from ..core import Damaged, DataError, EmonbError, module_of, one_of, read_sealed, write_bytes, write_sealed
 
 # %% ../../nbs/30a_registry.ipynb #cell-005
 def given(takes:tuple, batch:dict) -> tuple:
@@ -83,6 +83,8 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     features='baselines',
     differential_entropy='baselines',
     annotation='baselines',
+    ststnet='flow_nets',
+    off_apexnet='flow_nets',
     eeg_transformer='eeg_transformer',
     face_net='face_net',
     deep_fusion='deep_fusion',
@@ -123,22 +125,10 @@ def list_models(pattern:str='*',     # as file names are matched: '*eeg*'
     return [n for n in names if not kind or entry(n).kind == kind]
 
 # %% ../../nbs/30a_registry.ipynb #cell-015
-def _module_of(name:str, module:str):
-    "Import a user's module. `EmonbError` if it is not there, or fails."
-    try: return importlib.import_module(module)
-    except ModuleNotFoundError as e:
-        if e.name and not f'{module}.'.startswith(f'{e.name}.'):
-            raise EmonbError(f'model={name!r}: {module} imports {e.name}, which is not installed') from e
-        there = ', '.join(sorted(p.name for p in Path().glob('*.py'))[:8]) or 'no module'
-        raise EmonbError(f'model={name!r}: {module}.py was looked for in the current folder, which has {there}, '
-                         'and on the Python path') from None
-    except Exception as e:
-        raise EmonbError(f'model={name!r}: {module} could not be imported ({type(e).__name__}: {e})') from e
-
 def _strangers(name:str) -> System:
     "The system `module:constructor` of a user's own module."
     module_name, _, wanted = name.partition(':')
-    module = _module_of(name, module_name)
+    module = module_of(f'model={name!r}', module_name)
     own = {k: v for k, v in vars(module).items() if getattr(v, '__module__', None) == module.__name__}
     there = [k for k, v in own.items() if callable(v) and k[0] != '_']
     make = getattr(module, one_of(f'constructor in {module_name}', wanted, there or ['none']))

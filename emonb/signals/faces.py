@@ -5,18 +5,22 @@
 # %% auto #0
 __all__ = ['BOX_EYES', 'YUNET', 'EYES_APART', 'EYES_DOWN', 'Face', 'HaarDetector', 'yunet_weights', 'YuNetDetector',
            'make_detector', 'choose_face', 'face_pose', 'pose_transform', 'warp_color', 'warp_depth', 'find_faces',
-           'clip_pose', 'crop_clip', 'crop_depth', 'FaceFollower', 'sample_video', 'ahead', 'crop_video']
+           'clip_pose', 'crop_clip', 'crop_depth', 'FaceFollower', 'sample_video', 'ahead', 'crop_video',
+           'landmark_transform', 'crop_face', 'Crops', 'face_crops']
 
 # %% ../../nbs/22_faces.ipynb #cell-002
-import os
+import os, re
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 import cv2
 import numpy as np
-from ..core import DataError, EmonbError, hub_answers, one_of
+import pandas as pd
+from ..code_key import code_key
+from ..core import DataError, EmonbError, SetError, cache_dir, fingerprint, hub_answers, kept_file, one_of, progress
+from ..data.afew_va import LIMIT, RATINGS, AfewVa, eye_centres
 
 # %% ../../nbs/22_faces.ipynb #cell-005
 @dataclass(frozen=True)
@@ -376,3 +380,54 @@ def crop_video(path, fps:float=5., size:int=64, every:int=10, detector='haar', a
         raise DataError(f'{path}: a face in only {(~lost).sum()} of its {len(lost)} pictures (detector {follow.detect.name}); leave this trial out, or try another detector') from None
     out = np.stack([crops[k] for k in _nearest(~lost)]).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(out), lost, np.array(times)
+
+# %% ../../nbs/22_faces.ipynb #cell-057
+def landmark_transform(points, size:int=64, aspect:float=1.) -> np.ndarray:
+    "Landmarks (68, 2) px → the similarity (2, 3) that levels and scales their eyes into a `size` × `size` crop."
+    eyes = eye_centres(np.asarray(points, float))*[aspect, 1.]
+    M = pose_transform(face_pose(Face((0., 0., 1., 1.), eyes, 1.)), size)
+    return M*[aspect, 1., 1.]
+
+def crop_face(picture:np.ndarray, points, size:int=64, aspect:float=1.) -> np.ndarray:
+    "(H, W, 3) uint8 RGB and its landmarks (68, 2) → (size, size, 3) uint8."
+    return warp_color(np.ascontiguousarray(picture), landmark_transform(points, size, aspect), size)
+
+# %% ../../nbs/22_faces.ipynb #cell-062
+@dataclass
+class Crops:
+    "Faces with their ratings; `groups` must stay on one side of a split."
+    x: np.ndarray          # (N, 3, 64, 64) uint8
+    y: np.ndarray          # (N, 2) float32: valence, arousal, divided by 10
+    meta: pd.DataFrame     # clip, actor, group, frame, valence, arousal
+    provenance: str        # 'real' or 'simulated'
+    fingerprint: str       # of pictures, annotations and settings
+    defects: list          # file, row, defect, action
+    account: dict = field(default_factory=dict)    # what the files hold and what became of it (chapter 10b)
+
+    @property
+    def groups(self) -> np.ndarray: return self.meta.group.to_numpy()
+
+def face_crops(data:AfewVa, size:int=64, aspect:float=1., strict:bool=False) -> Crops:
+    """The crops of a set, kept in the cache. SetError when no picture can be read; with `strict` DataError at the first
+    that cannot."""
+    code = code_key(crop_face, AfewVa)
+    key = fingerprint(settings=dict(data=data.fingerprint(), size=size, aspect=aspect, code=code))
+    def make(tmp):
+        x, rows, lost = np.empty((len(data), 3, size, size), np.uint8), [], []
+        for i in progress(range(len(data)), 'cropping faces'):
+            try: x[len(rows)] = crop_face(data.picture(i), data.landmarks[i], size, aspect).transpose(2, 0, 1)
+            except DataError as e: lost.append(str(e).replace(str(data.root), '<root>'))
+            else: rows.append(i)
+        with open(tmp, 'wb') as f: np.savez(f, x=x[:len(rows)], rows=np.array(rows, int), lost=np.array(lost, str))
+    with np.load(kept_file(cache_dir()/'faces'/f'afew_va-{key}.npz', make)) as kept:
+        x, rows, lost = kept['x'], kept['rows'], kept['lost'].tolist()
+    lost = [e.replace('<root>', str(data.root)) for e in lost]          # the same files may lie elsewhere next time
+    if not len(rows): raise SetError(lost[0])
+    if strict and lost: raise DataError(lost[0])
+    meta = data.meta.iloc[rows].reset_index(drop=True)
+    said = (re.match(r'(.*?) \((.*?)\).*?: ([^;]*)', e).groups() for e in lost)
+    defects = [dict(file=file, row=row, defect=what, action='frame left out') for file, row, what in said]
+    gone = sorted({*range(len(data))} - {*rows})
+    account = data.account(rows, gone if len(gone) == len(lost) else ())
+    y = (meta[list(RATINGS)].to_numpy()/LIMIT).astype(np.float32)
+    return Crops(x, y, meta, data.provenance, key, data.defects + defects, account)

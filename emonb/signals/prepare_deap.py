@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COUNTS', 'NO_FACE', 'NO_SIGNAL', 'STATISTICS', 'FEATURES', 'DeapSettings', 'raw_trial', 'open_signals', 'by_second',
-           'trial_faces', 'window_length', 'prepare_trial', 'deap_key', 'absent', 'deap_account', 'with_labels',
-           'prepare_deap', 'deap_features', 'with_features']
+           'trial_faces', 'window_length', 'prepare_trial', 'deap_key', 'tell_absent', 'deap_account', 'with_labels',
+           'prepare_deap', 'deap_features', 'with_features', 'thinned']
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-002
 import mmap
@@ -22,7 +22,7 @@ from ..data.deap import BASELINE_S, CHANNELS, EEG, PERIPHERAL, RATE, BdfSession,
 from ..data.recordings import Prepared, PreparedWriter, add_array, cached
 from .eeg import BANDS, BASELINES, EEGSettings, band_features, clean_eeg, trial_windows
 from .faces import crop_video
-from .prepare import check_key
+from .prepare import Defects, check_key, first_few, strictly
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-005
 @dataclass(frozen=True)
@@ -123,10 +123,11 @@ def deap_key(reader:Deap, s:DeapSettings) -> str:
     except FileNotFoundError as e: raise SetError(f'{e.filename}: it was there when the set was opened and is gone; open the set again') from None
 
 class _Windows(PreparedWriter):
-    "A `PreparedWriter` that is filled from the front and cut to what was filled."
+    "A `PreparedWriter` that is filled from the front."
     def __init__(self, folder, s:DeapSettings, N:int, length:int):
-        super().__init__(folder, dict(bio=(N, len(CHANNELS), length), **(dict(face=(N, s.fps, 3, s.size, s.size), face_mask=(N, s.fps)) if s.faces else {})))
-        self.n, self.total = 0, N
+        face = dict(face=(N, s.fps, 3, s.size, s.size), face_mask=(N, s.fps)) if s.faces else {}
+        super().__init__(folder, dict(bio=(N, len(CHANNELS), length), **face))
+        self.n = 0
 
     def add(self, arrays:dict, n:int):
         for k, a in arrays.items(): self.x[k][self.n:self.n + n] = a
@@ -137,38 +138,21 @@ class _Windows(PreparedWriter):
         for a in self.x.values():
             if hasattr(mmap, 'MADV_DONTNEED'): a._mmap.madvise(mmap.MADV_DONTNEED)
 
-    def cut(self, block:int=512):
-        "Leave out the places that were not filled, a block at a time."
-        for k, a in self.x.items() if self.n < self.total else ():
-            new = np.lib.format.open_memmap(self.tmp/f'{k}.cut', 'w+', a.dtype, (self.n, *a.shape[1:]))
-            for i in range(0, self.n, block): new[i:i + block] = a[i:min(i + block, self.n)]
-            new.flush(); (self.tmp/f'{k}.cut').replace(self.tmp/f'{k}.npy')
-            self.x[k] = new
-
 # %% ../../nbs/26_prepare_deap.ipynb #cell-027
-def absent(reader:Deap, s:DeapSettings) -> list[dict]:
-    "What cannot be used before anything is read: subjects whose file is there but unfit, and trials without a face video where one is wanted."
-    out = []
+def tell_absent(reader:Deap, s:DeapSettings, defects:Defects):
+    """What cannot be used before anything is read: subjects whose file is there but unfit, and trials without a face video
+    where one is wanted."""
+    gone = 'subject left out'
     for r in inventory(reader.root, reader.signals).itertuples():
         path = reader.files[reader.signals].get(r.subject)
-        if path and not r.used and r.subject not in reader.subjects: out.append(dict(file=str(path), row=r.subject, defect=f'{path}: {r.note}', action='subject left out'))
+        if path and not r.used and r.subject not in reader.subjects:
+            defects.add(path, r.subject, f'{path}: {r.note}', gone)
     for path in (p for odd in reader.files['misnamed'].values() for p in odd.values()):
-        said = f'{path}: its name is none of s01 to s32'
-        out.append(dict(file=str(path), row=path.stem, defect=said, action='subject left out'))
-    if s.faces:
-        for who, rows in reader.meta[reader.meta.video == ''].groupby('subject'):
-            every = len(rows) == (reader.meta.subject == who).sum()
-            out.append(dict(file=f'face_video/{who}', row=who if every else 'Trial ' + ', '.join(map(str, sorted(rows.trial_number))),
-                            defect=f'{reader.root}/face_video/{who}: no face video' + ('' if every else f' of Trial {", ".join(map(str, sorted(rows.trial_number)))}'), action='subject left out' if every else 'trial left out'))
-    return out
-
-class _Defects(list):
-    "Lines of what was wrong and what was done; `strict` stops at the first."
-    def __init__(self, strict:bool): self.strict = strict
-    def add(self, lines):
-        for d in lines:
-            if self.strict: raise SetError(f"{d['defect']} (strict=True stops at the first defect)") from None
-            self.append({k: str(v) for k, v in d.items()})
+        defects.add(path, path.stem, f'{path}: its name is none of s01 to s32', gone)
+    for who, rows in reader.meta[reader.meta.video == ''].groupby('subject') if s.faces else ():
+        said, which = f'{reader.root}/face_video/{who}: no face video', f"Trial {', '.join(map(str, sorted(rows.trial_number)))}"
+        if len(rows) == (reader.meta.subject == who).sum(): defects.add(f'face_video/{who}', who, said, gone)
+        else: defects.add(f'face_video/{who}', which, f'{said} of {which}', 'trial left out')
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-054
 NO_FACE, NO_SIGNAL = 'no usable face in its video', 'signals cannot be used'
@@ -201,15 +185,10 @@ def deap_account(reader:Deap, data:Prepared) -> dict:
     return ledger.close(person=data.meta.subject, trial=data.meta.trial, window=zip(data.meta.trial, data.meta.window))
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-028
-def _first(defects, root, n:int=3) -> str:
-    "What the first few defects said, in one line, files below `root`."
-    said = [d['defect'].replace(f'{root}/', '').split(';')[0] for d in defects]
-    return '; '.join(said[:n]) + (f' … and {len(said) - n} more' if len(said) > n else '')
-
 def _prepare(reader, s, place, key, strict) -> Prepared:
     "Make the set; `key` and `place` are asked for its fingerprint and folder when it is done."
-    defects, kept, numbers, counts, out = _Defects(strict), [], [], dict.fromkeys(COUNTS, 0), _LeftOut()
-    defects.add(absent(reader, s))
+    defects, kept, numbers, counts, out = Defects(strict), [], [], dict.fromkeys(COUNTS, 0), _LeftOut()
+    tell_absent(reader, s, defects)
     if s.faces: out.trials(reader.meta.trial[reader.meta.video == ''], 'no face video')
     use = [r for r in reader.meta.itertuples() if r.video or not s.faces]
     if not use: raise DataError(f'{reader.root}: no trial has a face video; prepare with faces=False, or add the videos') from None
@@ -220,17 +199,17 @@ def _prepare(reader, s, place, key, strict) -> Prepared:
             try: signals = open_signals(reader, who, s)
             except DataError as e:
                 if e.stops: raise
-                defects.add([dict(file=path, row=who, defect=e, action='subject left out')])
+                defects.add(path, who, e, 'subject left out')
                 out.trials(reader.meta.trial[reader.meta.subject == who], 'signal file cannot be read')
                 continue
             told = reader.load(who).defects if reader.signals == 'dat' else []
-            defects.add(dict(d, defect=f"{path}, {d['row']}: {d['defect']}") for d in told)
+            for d in told: defects.add(d['file'], d['row'], f"{path}, {d['row']}: {d['defect']}", d['action'])
             for row in rows:
                 try: x, windows, seen = prepare_trial(reader, row, signals, s)
                 except DataError as e:
                     if e.stops: raise
                     known = (f'trial {row.experiment_id}', 'trial left out') in {(d['row'], d['action']) for d in told}
-                    if not known: defects.add([dict(file=path, row=row.trial, defect=e, action='trial left out')])
+                    if not known: defects.add(path, row.trial, e, 'trial left out')
                     of_video = row.video and str(e).startswith(str(reader.root/row.video))
                     out.trials([row.trial], NO_FACE if of_video else NO_SIGNAL)
                     continue
@@ -238,8 +217,10 @@ def _prepare(reader, s, place, key, strict) -> Prepared:
                 out.seconds(row.trial, windows, int(reader.seconds))
                 for k in COUNTS: counts[k] += seen[k]
             w.let_go()
-        if not kept: raise DataError(f"{reader.root}: no trial could be used; {_first(defects, reader.root)}") from None
-        w.cut()
+        if not kept:
+            said = first_few((d['defect'] for d in defects), reader.root)
+            raise DataError(f'{reader.root}: no trial could be used; {said}')
+        w.keep(np.arange(w.n))
         w.folder = place()
         info = _info(reader, s, key(), kept, counts, defects, length)
         meta = _meta(reader, kept, numbers)
@@ -277,7 +258,7 @@ def prepare_deap(reader:Deap, settings:DeapSettings=DeapSettings(), strict:bool=
         def make(_=None): return _prepare(reader, settings, place, job.result, strict)
         data = cached(place(), make) if folder or job.done() else make()
         data = check_key(data, job.result(), place())
-    if strict and data.info['defects']: raise SetError(f"{data.info['defects'][0]['defect']} (strict=True stops at the first defect)") from None
+    strictly(strict, data.info['defects'])
     data = with_labels(data, reader)
     data = replace(data, info=dict(data.info, account=deap_account(reader, data)))
     return with_features(data) if features else data
@@ -302,3 +283,16 @@ def with_features(data:Prepared) -> Prepared:
     if source and hasattr(data.x['bio'], 'sha256'):
         made = add_array(Path(source).parent, 'features', made)
     return replace(data.with_x(features=made), info=dict(data.info, feature_names=FEATURES))
+
+# %% ../../nbs/26_prepare_deap.ipynb #cell-058
+def thinned(data:Prepared, most:int) -> Prepared:
+    "At most so many windows of each trial, spread evenly over it."
+    of_trials = data.meta.groupby('trial', sort=False).indices.values()
+    def spread(n): return np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(int))
+    keep = np.sort(np.concatenate([rows[spread(len(rows))] for rows in of_trials]))
+    if len(keep) == len(data): return data
+    few, info, before = data.subset(keep), data.info, data.info['account']['window']
+    why = {f'more than the {most} a trial that are taken': before['used'] - len(keep)}
+    window = dict(before, used=len(keep), left_out=dict(before['left_out'], **why))
+    account = dict(info['account'], window=window)
+    return replace(few, info=dict(info, fingerprint=f"{info['fingerprint']}-{most}", account=account))

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'Experiment', 'check_parameters', 'settled', 'reductions', 'open_set',
-           'System', 'Block', 'chosen', 'plain_blocks', 'trial_yhat', 'trial_rows', 'Entry', 'Judged', 'labelled',
-           'floors', 'predictions_of', 'worded', 'differences', 'judge', 'judge_all', 'Result', 'plot_protocols',
-           'plot_subjects', 'block_summary', 'write_result', 'show_text', 'show_setting', 'in_words',
-           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'show_figures', 'show_provenance', 'Job',
-           'at_work', 'run']
+           'System', 'Block', 'chosen', 'own_splits', 'plain_blocks', 'trial_yhat', 'trial_rows', 'Entry', 'Judged',
+           'labelled', 'floors', 'predictions_of', 'worded', 'differences', 'judge', 'judge_all', 'Result',
+           'plot_protocols', 'plot_subjects', 'block_summary', 'write_result', 'show_text', 'show_setting', 'in_words',
+           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'show_figures', 'show_provenance',
+           'protocols_table', 'show_protocols', 'Job', 'at_work', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
 import multiprocessing, re, time
@@ -21,15 +21,15 @@ from typing import NamedTuple
 
 import numpy as np, pandas as pd
 
-from ..core import (DataError, EmonbError, atomic_path, check_table, device_of, in_notebook, listed, note, noted, one_of,
-                        processors, provenance_of_run, resolve, run_lock, seeds_of, write_bytes, write_json)
+from ..core import (DataError, EmonbError, Parameters, atomic_path, check_table, device_of, in_notebook, listed, named, note,
+                        noted, one_of, processors, provenance_of_run, resolve, run_lock, seeds_of, write_bytes, write_json)
 from ..data.people import told_names
 from ..data.recordings import Prepared
 from ..data.twins import find_set
 from . import metrics, report
 from .report import titled
 from .results import Store, mixture
-from .splits import PROTOCOLS, check_split, leak_audit, make_splits
+from .splits import PROTOCOLS, Folds, check_split, leak_audit, make_splits, splits_of
 from .train import Recipe, end_with_parent, run_folds
 
 # %% ../../nbs/55_experiment.ipynb #cell-005
@@ -56,7 +56,7 @@ class Experiment:
     title: Callable                # p, data → heading of its tables
     parameters: dict               # name → (default, accepted, help), beside those of every experiment
     presets: dict                  # 'paper' and 'demo' → numbers; one named as a parameter is what its default stands for
-    open: Callable                 # p → reader of the files at p['root']; it has root and provenance
+    open: Callable                 # p → reader of the files at p.root; it has root and provenance
     prepare: Callable              # p, reader → Prepared
     systems: Callable              # p, data → {name: System}, the one asked for first
     blocks: Callable               # p, data → [Block]
@@ -77,20 +77,20 @@ class Experiment:
     def table(self) -> dict: return {**PARAMETERS, **self.parameters}
 
 # %% ../../nbs/55_experiment.ipynb #cell-128
-def check_parameters(e:Experiment, given:dict) -> dict:
+def check_parameters(e:Experiment, given:dict) -> Parameters:
     "All parameters, defaults filled in. `EmonbError` for an unknown name or value, naming what is accepted."
     p = check_table(given, e.table)
-    if p['seeds'] != AUTO: seeds_of(p['seeds'])
-    return dict(p, **e.check(p))
+    if p.seeds != AUTO: seeds_of(p.seeds)
+    return p.but(**e.check(p))
 
-def settled(e:Experiment, p:dict, provenance:str) -> dict:
+def settled(e:Experiment, p:Parameters, provenance:str) -> Parameters:
     "The parameters with the preset's numbers among them (`provenance` decides which, if auto), and as given under `asked`."
-    name = p['preset'] if p['preset'] != AUTO else 'demo' if provenance == 'simulated' else 'paper'
+    name = p.preset if p.preset != AUTO else 'demo' if provenance == 'simulated' else 'paper'
     numbers = {k: v for k, v in e.presets[name].items() if k not in e.table or p[k] == e.table[k][0]}
-    out = dict(p, **numbers, preset=name)
-    return dict(out, seeds=seeds_of(out['seeds']), asked=p)
+    out = p.but(**numbers, preset=name)
+    return out.but(seeds=seeds_of(out.seeds), asked=p)
 
-def reductions(e:Experiment, p:dict, provenance:str) -> pd.DataFrame:
+def reductions(e:Experiment, p:Parameters, provenance:str) -> pd.DataFrame:
     "What differs from the full setting, one row a number; the twin's size counts where there is a twin."
     def flat(d):
         twin = d.get('twin', {}) if provenance == 'simulated' else {}
@@ -101,12 +101,12 @@ def reductions(e:Experiment, p:dict, provenance:str) -> pd.DataFrame:
     rows = [(k, shown(full[k]), shown(now[k])) for k in full if shown(full[k]) != shown(now[k])]
     return pd.DataFrame(rows, columns=['setting', 'paper', 'this_run'])
 
-def open_set(e:Experiment, p:dict):
+def open_set(e:Experiment, p:Parameters):
     "The reader of the set, or of its twin (chapter 10d decides)."
-    root = find_set(e.name, p['root'], p['source'], e.apply)
+    root = find_set(e.name, p.root, p.source, e.apply)
     if root is None and e.twin is None:
         raise DataError(f'{e.name} has no simulated twin; {e.apply} and give its folder with -p root')
-    return e.open(dict(p, root=str(root or e.twin(settled(e, p, 'simulated')))))
+    return e.open(p.but(root=str(root or e.twin(settled(e, p, 'simulated')))))
 
 # %% ../../nbs/55_experiment.ipynb #cell-018
 class System(NamedTuple):
@@ -126,12 +126,22 @@ class Block:
     by_trial: bool = False    # trials decide too
     replica: bool = False     # also a row whose epoch is chosen on the test fold, as published
     seeds: int|None = None    # only so many of the run's seeds
+    apart: tuple|None = None  # columns whose values no fold may have on both sides; None: the protocol's (chapter 50)
     notes: list = field(default_factory=list)
 
     def __post_init__(self):
         self.y = np.full(len(self.labels[0]), -1)
         for v, label in zip(self.splits, self.labels): self.y[v.test] = label[v.test]
         self.rows = np.flatnonzero(self.y >= 0)
+        if self.apart is None: self.apart = PROTOCOLS[self.protocol][1] if self.protocol in PROTOCOLS else ()
+
+    def check(self, meta:pd.DataFrame):
+        "`EmonbError` for a fold that has a row or a value of `apart` on both sides, and for a row that two folds test."
+        for v in self.splits: check_split(meta, v, self.apart)
+        tested = np.bincount(np.concatenate([v.test for v in self.splits]), minlength=len(meta))
+        if tested.max() > 1:
+            raise EmonbError(f'{self.protocol}: row {tested.argmax()} is tested by {tested.max()} folds; scores are pooled over rows, '
+                             'so take folds that test each row once')
 
     def by_labels(self) -> list:
         "(labels, the splits that share them)."
@@ -149,15 +159,26 @@ def chosen(splits:list, folds:str) -> list:
     for n in names: one_of('folds', n, there)
     return [s for s in splits if s.name in names]
 
+def own_splits(data:Prepared, text:str) -> Folds:
+    "The folds that a scikit-learn splitter makes, which `module:name` names, or a class or function that gives one."
+    how = named('protocol', text)
+    if isinstance(how, type) or not hasattr(how, 'split') and callable(how):
+        try: how = how()
+        except TypeError as e: raise EmonbError(f'protocol={text}: {e}; name a splitter that is made') from e
+    if not hasattr(how, 'split'):
+        raise EmonbError(f'protocol={text}: a {type(how).__name__} has no split(X, y, groups); name a splitter')
+    return splits_of(how, data.meta, data.y, protocol=text)
+
 def plain_blocks(data:Prepared,
-                 protocol:str,          # as the user gave it: a comma list, or auto
+                 protocol:str,          # as the user gave it: a comma list of names, or of `module:name` of a splitter; or auto
                  auto:list,             # the protocols that auto stands for; all but the first run with one seed
                  folds:str='all') -> list[Block]:
     """A block a protocol, on the set's own labels; folds whose training part lacks a class are left out.
     Blocks of time are thirds of the session, crossed with at most ten groups of subjects."""
     out, thirds = [], dict(n_blocks=3, subject_groups=min(10, data.meta.subject.nunique()))
     for k, name in enumerate(dict.fromkeys(listed(protocol) if protocol != AUTO else auto)):
-        splits = make_splits(data.meta, name, **(thirds if name == 'clock_x_subject' else {}))
+        if ':' in name: splits = own_splits(data, name)
+        else: splits = make_splits(data.meta, name, **(thirds if name == 'clock_x_subject' else {}))
         splits = chosen([s for s in splits if len(np.unique(data.y[s.train])) > 1], folds)
         out.append(Block(name, splits, [data.y]*len(splits), data.classes, seeds=1 if k and protocol == AUTO else None))
     return out
@@ -282,8 +303,7 @@ def judge_all(e:Experiment, data:Prepared, blocks:list, systems:dict, seeds:tupl
               truth:dict|None=None    # target → the oracle's decisions
              ) -> list[Judged]:
     "Every block, after a check of every split; one pool of processes serves all."
-    for b in blocks:
-        for v in b.splits: check_split(data.meta, v, PROTOCOLS[b.protocol][1])
+    for b in blocks: b.check(data.meta)
     spawn = multiprocessing.get_context('spawn')
     pool = ProcessPoolExecutor(workers, spawn, initializer=end_with_parent) if workers > 1 else None
     try: return [judge(e, data, b, systems, seeds, store, workers, pool, (truth or {}).get(b.target)) for b in blocks]
@@ -295,7 +315,7 @@ def judge_all(e:Experiment, data:Prepared, blocks:list, systems:dict, seeds:tupl
 class Result:
     "The set, one judged block a target and protocol, the setting. Shows itself in a notebook and writes itself to `out`."
     experiment: Experiment
-    parameters: dict     # as given, defaults filled in
+    parameters: Parameters     # as given, defaults filled in
     data: Prepared
     blocks: list         # of `Judged`
     setting: dict        # what the preset and the files decided
@@ -457,7 +477,7 @@ def write_result(r:Result):
         if r.published is not None: extra['published'] = r.published.to_dict('records')
         more = dict(protocols=protocols, extra=dict(extra, paper_figure=r.paper_table().to_dict('records')))
     classes = r.main.block.classes if r.targets == [''] else ['low', 'high']
-    write_json(r.out/'summary.json', report.summary(classes, r.provenance, r.parameters, r.seconds, **more))
+    write_json(r.out/'summary.json', report.summary(classes, r.provenance, dict(r.parameters), r.seconds, **more))
 
 # %% ../../nbs/55_experiment.ipynb #cell-026
 def show_text(text:str):
@@ -532,11 +552,26 @@ def show_provenance(r):
     "Where the numbers come from: data, code, versions, device."
     report.show_table(report.provenance_table(r.provenance, r.fingerprint, r.run, r.seconds, r.notes))
 
+# %% ../../nbs/55_experiment.ipynb #cell-140
+def protocols_table(r:Result) -> pd.DataFrame:
+    "One row a method, one column a protocol: UAR with its interval, and how many rows were judged."
+    kinds = {m.name: m.kind for b in r.blocks for m in b.entries}
+    found = {b.protocol: {m.name: m.scores['UAR'] for m in b.entries} for b in r.blocks}
+    rows = []
+    for name in sorted(kinds, key=lambda n: report.KINDS.index(kinds[n])):
+        cells = {f'{b.protocol} (N={len(b.block.rows)})': found[b.protocol].get(name) for b in r.blocks}
+        rows.append(dict(method=name, kind=kinds[name], **{k: report.interval(v) if v else '–' for k, v in cells.items()}))
+    return r.titled(pd.DataFrame(rows), f'{r.name}: UAR under each protocol')
+
+def show_protocols(r:Result):
+    "The protocols side by side, where a single target was judged under several."
+    if r.targets == [''] and len(r.blocks) > 1: report.show_table(protocols_table(r))
+
 # %% ../../nbs/55_experiment.ipynb #cell-027
 @dataclass
 class Job:
     "One piece of work that holds its out folder."
-    parameters: dict
+    parameters: Parameters
     out: Path
     device: str
     notes: list
@@ -546,26 +581,26 @@ class Job:
     def seconds(self) -> float: return time.perf_counter() - self.start
 
 @contextmanager
-def at_work(p:dict):
+def at_work(p:Parameters):
     "The job of these checked parameters, its folder held as long as it lasts."
-    device, out = device_of(p.get('device', 'cpu')), resolve(p['out'])
+    device, out = device_of(p.get('device', 'cpu')), resolve(p.out)
     with run_lock(out), noted() as notes: yield Job(p, out, device, notes)
 
 def run(e:Experiment, given:dict) -> Result:
     "Run an experiment from its parameters. Raises `EmonbError` with one sentence; whatever was finished stays in `out`."
     with at_work(check_parameters(e, given)) as job:
         store, reader = Store(job.out), open_set(e, job.parameters)
-        p = dict(settled(e, job.parameters, reader.provenance), root=str(reader.root), device=job.device)
-        p.update(e.settle(p, reader))
+        p = settled(e, job.parameters, reader.provenance).but(root=str(reader.root), device=job.device)
+        p = p.but(**e.settle(p, reader))
         data = e.prepare(p, reader)
-        workers = p['workers'] or (processors() if job.device == 'cpu' else 1)
-        blocks = judge_all(e, data, e.blocks(p, data), e.systems(p, data), p['seeds'], store, workers, e.truth(p, data))
+        workers = p.workers or (processors() if job.device == 'cpu' else 1)
+        blocks = judge_all(e, data, e.blocks(p, data), e.systems(p, data), p.seeds, store, workers, e.truth(p, data))
         for sentence in mixture(store): note(sentence)
         said = dict(weights=data.info.get('weights', 'none'), detector=data.info.get('detector') or 'none',
                     read=len(getattr(reader, 'defects', [])), audit=len(data.info.get('defects', [])),
                     left_out=data.info.get('left_out', 0), reductions=reductions(e, p, data.provenance))
         decided = {k: p[k] for k in ('preset', 'model', 'modalities', *e.presets['paper']) if k in p and k != 'twin'}
-        result = Result(e, dict(job.parameters, dataset=e.name), data, blocks, {**decided, **said}, provenance_of_run(job.device),
-                        job.out, job.seconds, job.notes, e.told({**p, **said}, data))
+        result = Result(e, job.parameters.but(dataset=e.name), data, blocks, {**decided, **said}, provenance_of_run(job.device),
+                        job.out, job.seconds, job.notes, e.told(p.but(**said), data))
         write_result(result)
     return result

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROVENANCE', 'KINDS', 'title', 'entry', 'number', 'interval', 'results_table', 'markdown_table', 'show_table',
-           'save_figure', 'show_figure', 'plot_confusion', 'plot_per_subject', 'plot_intervals', 'plain', 'block',
-           'summary', 'titled', 'account_table', 'provenance_table', 'published_part_a', 'published_deap']
+           'save_figure', 'show_figure', 'plot_confusion', 'plot_per_subject', 'plot_intervals', 'plot_agreement',
+           'plot_pictures', 'plain', 'block', 'summary', 'titled', 'account_table', 'provenance_table',
+           'published_part_a', 'published_deap']
 
 # %% ../../nbs/54_report.ipynb #cell-002
 import io
@@ -169,6 +170,36 @@ def plot_intervals(table,          # from `results_table`
     several = table['protocol'].nunique() > 1
     ax.set_yticks(range(len(table)), [f"{r.method}{f', {r.protocol}' if several else ''} ({r.kind})" for r in table.itertuples()], fontsize=8)
     ax.set(xlabel=f'{metric} (dotted: the highest floor)' if best is not None else metric, xlim=(min(0, *(_read(c)[0] for c in table[metric])), 1.02), ylim=(len(table) - .5, -.5))
+    return fig
+
+# %% ../../nbs/54_report.ipynb #cell-045
+def plot_agreement(y, p,          # (N, K) truth and prediction
+                   scores:dict,   # name of each column → what `metrics.agreement` gives
+                   losses,        # of the epochs
+                   provenance:str, text:str, unit:str='', loss:str='training loss'):
+    "Truth against prediction, a panel a column, and the training loss."
+    fig = Figure(figsize=(9, 3.4), dpi=80, layout='constrained')
+    *axes, last = fig.subplots(1, len(scores) + 1)
+    for k, (ax, name) in enumerate(zip(axes, scores)):
+        ax.plot([-1, 1], [-1, 1], color='.7', lw=1)
+        ax.plot(y[:, k], p[:, k], '.', ms=4, alpha=.5)
+        ax.set(xlabel=f'{name}, rated{unit}', ylabel='predicted', xlim=(-1.05, 1.05), ylim=(-1.05, 1.05))
+        ax.set_title(title(f"{name}, CCC {interval(scores[name]['CCC'])}", provenance), fontsize=8)
+    last.plot(range(1, len(losses) + 1), losses, '.-')
+    last.set(xlabel='epoch', ylabel='training loss', ylim=(0, None))
+    last.set_title(loss, fontsize=8)
+    fig.suptitle(title(text, provenance), fontsize=10)
+    return fig
+
+def plot_pictures(pictures,       # (n, 3, H, W) uint8
+                  titles, provenance:str, text:str):
+    "Pictures in a row, a title over each."
+    fig = Figure(figsize=(9, 2.), dpi=80, layout='constrained')
+    for ax, picture, said in zip(fig.subplots(1, len(pictures)), pictures, titles):
+        ax.imshow(np.moveaxis(picture, 0, -1))
+        ax.axis('off')
+        ax.set_title(said, fontsize=8)
+    fig.suptitle(title(text, provenance), fontsize=10)
     return fig
 
 # %% ../../nbs/54_report.ipynb #cell-029
