@@ -28,7 +28,8 @@ def optical_strain(flow:np.ndarray) -> np.ndarray:
 
 def _cells(maps, grid):
     "(T, C, n, n) → (T, C, grid, grid), means of cells."
-    small = [cv2.resize(np.ascontiguousarray(m.transpose(1, 2, 0)), (grid, grid), interpolation=cv2.INTER_AREA) for m in maps]
+    last = [np.ascontiguousarray(m.transpose(1, 2, 0)) for m in maps]                      # channels last, as OpenCV has them
+    small = [cv2.resize(m, (grid, grid), interpolation=cv2.INTER_AREA) for m in last]
     return np.stack(small).reshape(len(maps), grid, grid, -1).transpose(0, 3, 1, 2)
 
 def color_maps(frames:np.ndarray,       # (T, 3, H, W) uint8, an aligned clip
@@ -87,7 +88,8 @@ def map_tokens(maps:np.ndarray,       # (T, C, n, n)
               ) -> np.ndarray:        # (T, squares², C·(n/squares)²)
     "Maps cut into squares, row by row."
     T, C, n, _ = maps.shape
-    if n % squares: raise DataError(f'maps of {n} × {n} cells cannot be cut into {squares} × {squares} squares; take a multiple')
+    if n % squares:
+        raise DataError(f'maps of {n} × {n} cells cannot be cut into {squares} × {squares} squares; take a multiple')
     k = n//squares
     cut = maps.reshape(T, C, squares, k, squares, k).transpose(0, 2, 4, 1, 3, 5)
     return cut.reshape(T, squares**2, C*k*k)
