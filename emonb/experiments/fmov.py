@@ -19,9 +19,10 @@ from ..data.fmov import KINDS, RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative
 from ..data.recordings import Prepared
 from ..data.twins import twin_root
 from . import casme3
+from .own_set import check_folds
 from ..models.baselines import linear
 from ..models.latent_emotion import LatentEmotion
-from ..signals.prepare import PrepareSettings
+from ..signals.prepare import PrepareSettings, prepare
 from ..study.experiment import AUTO, FLOORS, Block, Experiment, System, chosen
 from ..study.splits import Split, make_splits
 from ..study.train import Recipe
@@ -50,14 +51,14 @@ def root_of(p:dict) -> str:
     return '' if there else str(small_root())
 
 def check(p:dict) -> dict:
-    casme3.check_folds(p)
+    check_folds(p)
     return dict(root=root_of(p))
 
 # %% ../../nbs/66_fmov_experiment.ipynb #cell-007
 SETTINGS = PrepareSettings(modalities=('physio',), signals=tuple(SIGNALS), rate=RATE, window='onset', before=2., after=5.)
 
 def load_set(p:dict, reader:Fmov) -> Prepared:
-    data = casme3.prepared(reader, SETTINGS, p['strict'])
+    data = prepare(reader, SETTINGS, p['strict'])
     x = np.asarray(data.x['physio'], np.float64)
     features, names = second_features(x)
     data.info = dict(data.info, detector='none', feature_names=names)

@@ -21,6 +21,7 @@ from ..core import EmonbError, listed
 from ..data.megc2019 import PUBLISHED, SETS, FlowTwin, Megc2019, load_flow, oracle, simulated_megc_root
 from ..data.recordings import Prepared
 from . import casme3
+from .own_set import check_folds
 from ..models.registry import entry
 from ..study.experiment import AUTO, FLOORS, Block, Experiment, System, plain_blocks
 from ..study.splits import Folds, splits_of
@@ -45,7 +46,7 @@ def check(p) -> dict:
         raise EmonbError('replica=True chooses an epoch, and model=svm has none; take ststnet or off_apexnet')
     if p['replica'] and p['protocol'] != AUTO and 'loso' not in listed(p['protocol']):
         raise EmonbError(f"replica=True looks at the test person, as under loso; protocol={p['protocol']} lacks that")
-    return casme3.check_folds(p)
+    return check_folds(p)
 
 def twin_of(p) -> Path:
     "The folder of the simulated twin for these parameters, written if it is not there yet."
