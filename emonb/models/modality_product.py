@@ -112,7 +112,13 @@ class ModalityProduct(nn.Module, PyTorchModelHubMixin):
         "Key → log-probabilities `(B, num_classes)` of each witness alone."
         return {k: w(batch).log_softmax(1) for k, w in self.witnesses.items()}
 
-    def forward(self, batch): return product(torch.stack([*self.log_probabilities(batch).values()]), self.prior)
+    def forward_features(self, batch):
+        "Log-probabilities of all witnesses, `(M, B, num_classes)`."
+        return torch.stack([*self.log_probabilities(batch).values()])
+
+    def forward_head(self, log_p): return product(log_p, self.prior)
+
+    def forward(self, batch): return self.forward_head(self.forward_features(batch))
 
     def loss(self, batch, y, criterion):
         "The sum of each witness's own loss."
