@@ -235,6 +235,8 @@ TRANSFORMER = dict(in_chans=4, length=16, dim=8, num_layers=1, num_heads=2, ff_d
 PHYSIO = dict(dim=16, width=5, hidden=8, rate=64., length=640)
 ARGUMENTS = dict(    # small ones, for the arrays below
     latent_emotion=dict(num_classes=2, token_shape=(9, 12), num_heads=2, signals=('EDA', 'BVP'), **PHYSIO),
+    latent_guided=dict(num_classes=2, num_heads=2, signals=('EDA', 'BVP'), **PHYSIO),
+    latent_product=dict(num_classes=2, dim=16, course_shape=(6, 4)),
     psnet=dict(num_classes=2, in_chans=2, **PHYSIO),
     eeg_transformer=dict(num_classes=2, **TRANSFORMER),
     face_net=dict(num_classes=2, frames=2, out_dim=8, embed_chans=8, hidden=16),
@@ -255,6 +257,8 @@ def tiny():
              mask=np.arange(T)[None] < rng.integers(2, T + 1, n)[:, None], apex=rng.integers(0, 2, n),
              bio=normal(4, 16), face=rng.integers(0, 256, (n, 2, 3, 64, 64), dtype=np.uint8), face_mask=np.ones((n, 2), bool),
              features=normal(5) + y[:, None].astype(np.float32))
+    x |= dict(flow_tokens=normal(T, 16, 147), difference_tokens=normal(T, 16, 49), change_tokens=normal(T, 16, 49),
+              physio_courses=normal(6, 4))
     x['flow'] = rng.integers(0, 256, (n, 3, 28, 28), dtype=np.uint8)
     meta = pd.DataFrame(dict(subject=[f's{i // 4}' for i in range(n)], trial=[f't{i}' for i in range(n)], stimulus='v', order=np.arange(n),
                              start_s=np.arange(n)*6., length_s=6., label=y))

@@ -171,7 +171,8 @@ def from_arrays(x,                      # one array, or a dict of them, first ax
     return Prepared(x, meta, [str(c) for c in classes], provenance, more)
 
 # %% ../../nbs/10_recordings.ipynb #cell-024
-FRAMES = ('color', 'depth', 'mask', 'color_tokens', 'depth_tokens')    # keys whose second axis is the frame
+FRAMES = ('color', 'depth', 'mask', 'color_tokens', 'depth_tokens', 'flow_tokens', 'difference_tokens',
+          'change_tokens')    # keys whose second axis is the frame
 
 warnings.filterwarnings('ignore', 'The given NumPy array is not writable')   # a set on disk is read-only, and stays so
 

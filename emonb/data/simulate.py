@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['MODALITIES', 'QUIRKS', 'PRESETS', 'PRIORS', 'PATTERNS', 'CORNERS', 'LETTERS', 'SHEETS', 'OBJECTIVE', 'VERSION',
-           'Casme3Twin', 'emotions_of', 'patterns_of', 'prototypes', 'check_settings', 'plan', 'evidence',
-           'rise_and_fall', 'movement', 'session_position', 'face_of', 'ideal_frames', 'answer', 'heart_time',
-           'session_signals', 'coder', 'sheet_of', 'write_frames', 'write_signals', 'write_casme3', 'log_likelihood',
-           'posterior', 'oracle', 'read_truth', 'simulated_root']
+           'FROZEN', 'CHOOSE', 'JUDGE', 'FINGERPRINTS', 'Casme3Twin', 'emotions_of', 'patterns_of', 'prototypes',
+           'check_settings', 'plan', 'evidence', 'rise_and_fall', 'movement', 'session_position', 'face_of',
+           'ideal_frames', 'answer', 'heart_time', 'bend', 'session_signals', 'coder', 'sheet_of', 'write_frames',
+           'write_signals', 'write_casme3', 'log_likelihood', 'posterior', 'oracle', 'read_truth', 'simulated_root',
+           'frozen', 'twin_fingerprint']
 
 # %% ../../nbs/14_simulate.ipynb #cell-002
-import errno, json, shutil
-from dataclasses import asdict, dataclass, field
+import errno, hashlib, json, shutil
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class Casme3Twin:
     stimulus_stamp: float = 0.         # Part A: how much each video tints the light on the face (1: 10 %)
     clock_bias: float = 0.             # how far the emotions come in one fixed order within a session, 0 to 1
     clock_drift: float = 0.            # how much the light (1: 10 %) and the skin's level (1: 2 µS) rise over a session
+    waveform: float = 0.               # share of the skin's and the pulse's evidence that lies in form, not in height, 0 to 1
     apex: float|None = None            # mean relative apex position; None: .45 (Part C's short clips) or .28 (Part A), as measured
     apex_spread: float = .12           # its sd
     color_noise: float = 3.            # sd, grey levels
@@ -85,6 +87,7 @@ def check_settings(s:Casme3Twin) -> Casme3Twin:
     if not 2 <= s.subjects <= most: raise EmonbError(f'subjects={s.subjects}: Part {s.part} of the twin has 2 to {most}') from None
     top = s.subjects*(17 if s.part == 'C' else 57)
     if not s.subjects <= s.clips <= top: raise EmonbError(f'clips={s.clips}: {s.subjects} subjects can have {s.subjects} to {top} clips; change one of the two') from None
+    if not 0 <= s.waveform <= 1: raise EmonbError(f'waveform={s.waveform} is a share; give 0 to 1')
     if min(s.size) < 120: raise EmonbError(f'size={s.size}: a face needs at least 120 pixels of height; take (320, 240) or more') from None
     return s
 
@@ -200,13 +203,19 @@ def heart_time(t, onsets, e, breath, q) -> np.ndarray:
     pace = 1 + .02*np.sin(2*np.pi*breath*t) + .02*np.sin(2*np.pi*.03*t + q.uniform(0, 6)) + sum(.10*v*answer(t - o, .3, 2.) for o, v in zip(onsets, e[:, 1]))
     return np.cumsum(np.clip(pace, .6, 1.7))*(t[1] - t[0])
 
+def bend(u, period:float, by) -> np.ndarray:
+    "Time `u` moved to and fro within each period, so that a wave read at it is as tall but of another form; `by` 0: as it is."
+    by = np.clip(by, -.8, .8)
+    return u + by*period/(2*np.pi)*np.sin(2*np.pi*u/period)
+
 def session_signals(onsets,              # s, on the recorder's clock
                     e,                   # (n, 3) evidence: skin, heart, pulse
                     duration:float,      # s
                     seed:int,
                     rate:float=RATE,     # Hz
                     spread:float=1.,     # how much people differ at rest
-                    drift:float=0.       # rise of the skin's level from start to end, µS
+                    drift:float=0.,      # rise of the skin's level from start to end, µS
+                    waveform:float=0.    # share of the evidence of skin and pulse that lies in form, not in height
                    ) -> dict[str, np.ndarray]:  # name → (S,) float64
     "ECG (mV), PPG (a.u.), EDA (µS) and RSP (a.u.) of one session with a response after each onset."
     import neurokit2 as nk               # three seconds to import: only who simulates pays
@@ -219,10 +228,14 @@ def session_signals(onsets,              # s, on the recorder's clock
     ppg = nk.ppg_simulate(duration=n, sampling_rate=int(rate), heart_rate=bpm, frequency_modulation=0, ibi_randomness=0, motion_amplitude=.02, powerline_amplitude=.005, random_state=seeds[1])
     own = np.arange(n*int(rate))/rate
     skin = nk.eda_simulate(duration=whole, sampling_rate=int(rate), scr_number=max(1, whole//30), noise=.005, drift=0, random_state=seeds[2])[:len(t)]
-    skin = level + .2*skin + drift*t/duration + sum(.35*np.exp(.5*v)*answer(t - o, q.uniform(1, 3), 1.2) for o, v in zip(onsets, e[:, 0]))
-    pulse = np.exp(-.30*sum((v*answer(t - o, .5, 2.) for o, v in zip(onsets, e[:, 2])), np.zeros(len(t))))
+    height, form = 1 - waveform, waveform
+    responses = (.35*np.exp(.5*height*v)*answer(t - o, q.uniform(1, 3), 1.2*np.exp(-.35*form*v))
+                 for o, v in zip(onsets, e[:, 0]))
+    skin = level + .2*skin + drift*t/duration + sum(responses)
+    narrow = sum((v*answer(t - o, .5, 2.) for o, v in zip(onsets, e[:, 2])), np.zeros(len(t)))
+    pulse, wave = np.exp(-.30*height*narrow), bend(beat - .15, 60/bpm, .5*form*narrow)
     rsp = nk.rsp_simulate(duration=whole, sampling_rate=int(rate), respiratory_rate=60*breath, noise=.01, random_state=seeds[3])[:len(t)]
-    return dict(ECG=.4*np.interp(beat, own, ecg), PPG=pulse*np.interp(beat - .15, own, ppg), EDA=skin, RSP=rsp)
+    return dict(ECG=.4*np.interp(beat, own, ecg), PPG=pulse*np.interp(wave, own, ppg), EDA=skin, RSP=rsp)
 
 # %% ../../nbs/14_simulate.ipynb #cell-033
 def coder(row, part:str, q) -> str|int:
@@ -281,7 +294,8 @@ def write_signals(path, s:Casme3Twin, rows:pd.DataFrame) -> float:
     seed = fold_seed(s.seed, 'signals', rows.subject.iloc[0])
     lead = round(float(np.random.default_rng(seed).uniform(3, 15)), 2)
     onsets, e = lead + rows.onset.to_numpy()/FPS, rows[[f'physio_{k}' for k in range(3)]].to_numpy()
-    x = session_signals(onsets, e, onsets.max() + 9, seed, spread=s.subject_offset, drift=2*s.clock_drift)
+    x = session_signals(onsets, e, onsets.max() + 9, seed, spread=s.subject_offset, drift=2*s.clock_drift,
+                        waveform=s.waveform)
     t = np.arange(len(x['EDA']))
     cols = dict(min=t/RATE/60, PPG=x['PPG'], RSP=x['RSP'], ECG100C=x['ECG'], EDA=x['EDA'])
     mark = np.where((t >= round(lead*RATE)) & (t < round(lead*RATE) + 20), 5, 0)
@@ -405,3 +419,27 @@ def simulated_root(dataset:str='casme3', settings:Casme3Twin|None=None, label:st
     "The tree of `settings` under `data/simulated` of the project: as it lies there if its marker matches, else written now."
     one_of('simulated dataset', dataset, ('casme3',))
     return twin_root(dataset, check_settings(settings or Casme3Twin()), partial(write_casme3, label=label))
+
+# %% ../../nbs/14_simulate.ipynb #cell-062
+FROZEN = dict(c510=Casme3Twin(subjects=30, clips=510, waveform=.5))      # name → settings; their seed is set by `frozen`
+CHOOSE, JUDGE = (100,), (201, 202, 203)                                  # seeds to choose a model on, and to judge it once
+FINGERPRINTS = {     # seed → `twin_fingerprint` of the frozen twin c510, version 1
+    100: dict(plan='e95ab09d346be854', drawn=(118.995, 24.364, 1456.532, 280.686, .190, .707, 5.837, .123, .639, .487, .009, .299)),
+    201: dict(plan='4036d4a3b3469b8b', drawn=(104.637, 20.881, 1434.967, 295.678, .189, .714, 4.343, .109, .624, .421, .073, .335)),
+    202: dict(plan='aae0e76b19281ec1', drawn=(98.930, 17.392, 1459.681, 279.385, .191, .701, 4.188, .126, .661, .526, .044, .275)),
+    203: dict(plan='e3b42d7ee5bdca2a', drawn=(125.387, 26.716, 1457.906, 278.844, .202, .712, 4.715, .081, .552, .401, .001, .332))}
+
+def frozen(name:str='c510', seed:int=CHOOSE[0]) -> Casme3Twin:
+    "The settings of a frozen twin."
+    return replace(FROZEN[one_of('frozen twin', name, FROZEN)], seed=seed)
+
+def twin_fingerprint(s:Casme3Twin) -> dict:
+    "`plan`: version and plan as 16 hex digits. `drawn`: of the first clip's apex and its person's signals, mean and sd."
+    table = plan(s)
+    text = table.round(6).to_csv(index=False, float_format='%.6f')
+    row = table.iloc[0]
+    frames = {n: (c, mm) for n, c, mm in ideal_frames(s, row, face_of(s, row['subject']))}
+    signals = session_signals([5.], row[[f'physio_{k}' for k in range(3)]].to_numpy(float)[None], 12., s.seed, waveform=s.waveform)
+    drawn = [*frames[row['apex']], *(signals[k] for k in sorted(signals))]
+    return dict(plan=hashlib.sha256(f'{VERSION}\n{text}'.encode()).hexdigest()[:16],
+                drawn=[round(float(v), 3) for a in drawn for v in (a.mean(), a.std())])

@@ -37,11 +37,12 @@ class GuidedAttention(nn.Module):
     def __init__(self, dim:int, num_heads:int=4,
                  reading:str='guided',         # 'guided', 'swapped', 'guide_qk'
                  mlp_ratio:float=4., drop_rate:float=0.,
-                 min_keys:int=MIN_KEYS):       # fewer are refused
+                 min_keys:int=MIN_KEYS,        # fewer are refused
+                 guide_norm:bool=True):        # False: the guide keeps its size
         super().__init__()
         if dim % num_heads: raise EmonbError(f'dim={dim} cannot be split into num_heads={num_heads}; choose a multiple') from None
         self.reading, self.num_heads, self.min_keys = one_of('reading', reading, readings), num_heads, min_keys
-        self.norm_x, self.norm_guide = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm_x, self.norm_guide = nn.LayerNorm(dim), nn.LayerNorm(dim) if guide_norm else nn.Identity()
         self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
         self.drop, self.mlp = nn.Dropout(drop_rate), _mlp(dim, mlp_ratio, drop_rate)
 
@@ -64,10 +65,12 @@ class Concatenation(nn.Module):
     "The ablation of GuidedAttention: `(B, N, dim)` and `(B, M, dim)` → `(B, N, dim)` by concatenation and a linear map. It has no weights to return: None."
     def __init__(self, dim:int,
                  aligned:bool=False,           # join token by token (resampled if the numbers differ); else the guide's mean
-                 mlp_ratio:float=4., drop_rate:float=0.):
+                 mlp_ratio:float=4., drop_rate:float=0.,
+                 guide_norm:bool=True):        # False: the guide keeps its size
         super().__init__()
         self.aligned = aligned
-        self.norm_x, self.norm_guide, self.join = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.Linear(2*dim, dim)
+        self.norm_x, self.norm_guide = nn.LayerNorm(dim), nn.LayerNorm(dim) if guide_norm else nn.Identity()
+        self.join = nn.Linear(2*dim, dim)
         self.drop, self.mlp = nn.Dropout(drop_rate), _mlp(dim, mlp_ratio, drop_rate)
 
     def forward(self, x, guide, return_attention=False):

@@ -77,7 +77,9 @@ class System:
 # %% ../../nbs/30a_registry.ipynb #cell-013
 CHAPTERS = dict(    # name → chapter of this wing that registers it
     latent_emotion='latent_emotion',
+    latent_guided='latent_emotion',
     psnet='latent_emotion',
+    latent_product='modality_product',
     features='baselines',
     differential_entropy='baselines',
     annotation='baselines',

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FILTERS', 'CARDIAC', 'SCR_MIN', 'Band', 'check_signal', 'longest_flat', 'filter_band', 'resample', 'clean', 'cut',
            'windows', 'onset_to_offset', 'overlaps', 'smooth', 'beats', 'intervals', 'heart_rate', 'quality', 'slope',
-           'spectrum', 'spectral_peak', 'physio_features']
+           'spectrum', 'spectral_peak', 'physio_features', 'since_onset', 'hjorth_courses']
 
 # %% ../../nbs/20_physio.ipynb #cell-002
 from dataclasses import dataclass
@@ -231,3 +231,29 @@ def physio_features(x:np.ndarray,   # (N, S, L) cleaned windows
         f = _eda(w, rate) if name == 'EDA' else _heart(w, rate, name) if name in CARDIAC else _breath(w, rate) if name == 'RSP' else _other(w, rate)
         columns.update({f'{name}_{k}': v for k, v in f.items()})
     return np.stack(list(columns.values()), 1).astype(np.float32), list(columns)
+
+# %% ../../nbs/20_physio.ipynb #cell-058
+def since_onset(x:np.ndarray,      # (N, S, L) cleaned windows that begin `before` s before the onset
+                rate:float,        # Hz
+                names,             # the S signals
+                before:float=1.    # s
+               ) -> np.ndarray:    # (N, S, L) float32
+    "Windows with the mean of the time before the onset subtracted from every signal that is not a heartbeat."
+    x, n = np.array(x, np.float32), max(1, round(before*rate))
+    if n >= x.shape[2]: raise DataError(f'{before:g} s before the onset are no part of a window of {x.shape[2]/rate:g} s; give a shorter time')
+    slow = [k not in CARDIAC for k in names]
+    x[:, slow] -= x[:, slow, :n].mean(-1, keepdims=True)
+    return x
+
+# %% ../../nbs/20_physio.ipynb #cell-061
+def hjorth_courses(x:np.ndarray,        # (N, S, L) windows
+                   rate:float,          # Hz
+                   seconds:float=3., hop:float=1.
+                  ) -> np.ndarray:      # (N, 3·S, W) float32: of each signal mean, log deviation, log mobility (rad/s)
+    "Mean, activity and mobility in sliding windows. Hjorth, EEG analysis based on time domain properties, 1970."
+    n, step = round(seconds*rate), max(1, round(hop*rate))
+    if not 3 <= n <= x.shape[2]: raise DataError(f'{seconds:g} s do not fit into windows of {x.shape[2]/rate:g} s at {rate:g} Hz')
+    w = np.lib.stride_tricks.sliding_window_view(np.asarray(x, np.float32), n, 2)[:, :, ::step]
+    sd, slope = w.std(-1), rate*np.diff(w, axis=-1).std(-1)
+    out = np.stack([w.mean(-1), np.log(sd + 1e-3), np.log((slope + 1e-2)/(sd + 1e-3))], 2)
+    return out.reshape(len(x), -1, out.shape[-1]).astype(np.float32)

@@ -59,7 +59,8 @@ def _said(v) -> str:
 def asdict_shallow(o) -> dict: return {k: getattr(o, k) for k in o.__dataclass_fields__}
 
 # %% ../../nbs/52_train.ipynb #cell-007
-CHANNEL = dict(physio=1, bio=1, color_tokens=3, depth_tokens=3)   # key → axis of the channels
+CHANNEL = dict(physio=1, bio=1, color_tokens=3, depth_tokens=3, flow_tokens=3, difference_tokens=3,
+               change_tokens=3, physio_courses=1)   # key → axis of the channels
 
 def _moments(a:np.ndarray, axis:int, rows, mask=None):
     "Mean and sd by channel over `rows`, in float64, 256 samples at a time; padded frames do not count."
@@ -135,7 +136,8 @@ def fit_module(model:nn.Module, data:Prepared, split:Split, recipe:Recipe, seed:
         order = rng.permutation(split.train)
         for i in range(0, len(order), recipe.batch):
             rows = order[i:i+recipe.batch]
-            l = loss(model(take(data, rows, recipe.inputs, scaler, recipe.device)), y[rows].to(recipe.device))
+            x, target = take(data, rows, recipe.inputs, scaler, recipe.device), y[rows].to(recipe.device)
+            l = model.loss(x, target, loss) if hasattr(model, 'loss') else loss(model(x), target)
             opt.zero_grad(); l.backward(); opt.step()
             if sched: sched.step()
             total += l.item()*len(rows)
