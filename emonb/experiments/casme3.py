@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'PRESETS', 'CASME3', 'check', 'files_read', 'twin_of', 'model_of', 'keep_motion', 'keep_tokens',
-           'read_by', 'load_set', 'network', 'assembled', 'ours', 'systems', 'truth_of', 'blocks', 'told']
+           'load_set', 'network', 'assembled', 'systems', 'truth_of', 'blocks', 'told']
 
 # %% ../../nbs/60_casme3_experiment.ipynb #cell-025
 from dataclasses import replace
@@ -18,11 +18,10 @@ from ..core import EmonbError, Parameters, cache_dir, fingerprint, listed
 from ..data.casme3 import CasMe3, annotations
 from ..data.recordings import Prepared, kept_array, write_array
 from ..data.simulate import Casme3Twin, oracle, simulated_root
-from .own_set import COMMON, check_asked, in_sentences, named_system, systems_of
+from .own_set import COMMON, check_asked, in_sentences, read_by, systems_of
 from ..models.backbones import extract_tokens, token_key
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.latent_emotion import MODALITIES, PAPER_RECIPE, LatentEmotion, latent_inputs, make_backbones
-from ..models.registry import entry
 from ..signals.motion import motion_tokens
 from ..signals.physio import hjorth_courses, since_onset
 from ..signals.prepare import PrepareSettings, prepare
@@ -87,7 +86,7 @@ def model_of(p:Parameters, reader:CasMe3) -> dict:
     if 'physio' in mods: reader.need_signals()
     return dict(model=','.join(models), modalities=mods)
 
-# %% ../../nbs/60_casme3_experiment.ipynb #cell-046
+# %% ../../nbs/60_casme3_experiment.ipynb #cell-050
 def keep_motion(data:Prepared, p:Parameters, read:set) -> Prepared:
     "The set with what moved since the onset (chapter 23b) and the courses of its signals (chapter 20), where they are read."
     new, made = {}, {}
@@ -101,7 +100,7 @@ def keep_motion(data:Prepared, p:Parameters, read:set) -> Prepared:
         x, rate = np.asarray(data.x['physio']), data.info['rate']
         if p.window == 'onset': x = since_onset(x, rate, data.info['signals'])
         new['physio_courses'] = hjorth_courses(x, rate)
-    return data.with_x(**new) if new else data
+    return data.with_x(**new)
 
 # %% ../../nbs/60_casme3_experiment.ipynb #cell-032
 def keep_tokens(data:Prepared, p:Parameters) -> Prepared:
@@ -118,18 +117,13 @@ def keep_tokens(data:Prepared, p:Parameters) -> Prepared:
         weights = net.weights
     return replace(data.with_x(**new), info=dict(info, weights=weights))
 
-def read_by(p:Parameters) -> set:
-    "The arrays that the systems asked for read."
-    systems = [entry(m) for m in listed(p.model)]
-    return {k for s in systems for k in s.reads(**{a: p[a] for a in s.arguments if a in p and a != 'backbone'})}
-
 def load_set(p:Parameters, reader:CasMe3) -> Prepared:
     "The prepared set, or the coded action units."
     if p.model == 'annotation': data = annotations(reader.root, **files_read(p))
     else:
         settings = PrepareSettings(modalities=p.modalities, size=p.size, window=p.window)
         data = prepare(reader, settings, p.strict)
-    read = read_by(p)
+    read = read_by(p, but=('backbone',))
     if not p.finetune and {'color_tokens', 'depth_tokens'} & read: data = keep_tokens(data, p)
     data = keep_motion(data, p, read)
     if not {'color', 'depth'} & set(p.modalities): data.info = dict(data.info, detector='none')
@@ -158,22 +152,10 @@ def assembled(p:Parameters, data:Prepared) -> dict:
     name = 'physiological network' if mods == ('physio',) else f"latent emotion ({' + '.join(mods)})"
     return {name: System('model', network(p.but(modalities=mods), data), data.info.get('weights', 'none'))}
 
-def ours(p:Parameters, data:Prepared) -> dict:
-    "`latent_product` or `latent_guided`, for the signals of the set."
-    shape, physio = {}, 'physio' in p.modalities
-    if physio and p.model == 'latent_product': shape = dict(course_shape=data.x['physio_courses'].shape[1:])
-    if physio and p.model == 'latent_guided':
-        shape = dict(signals=tuple(data.info['signals']), rate=float(data.info['rate']),
-                     length=data.x['physio'].shape[2])
-    title, system = named_system(p.model, p, data)
-    recipe = replace(system.recipe, make=partial(system.recipe.make, **shape))
-    return {title: system._replace(recipe=recipe, weights='none')}
-
 def systems(p:Parameters, data:Prepared) -> dict:
     "The systems asked for, and hand features beside them."
     beside = () if p.model == 'annotation' else ('features',)
-    return systems_of(p, data, dict(latent_emotion=assembled, psnet=assembled, latent_product=ours,
-                                  latent_guided=ours), beside)
+    return systems_of(p, data, dict(latent_emotion=assembled, psnet=assembled), beside)
 
 def truth_of(p:Parameters, data:Prepared) -> dict:
     "The oracle's decisions on a simulated set; nothing on real data, and for a tree without its truth."

@@ -21,7 +21,7 @@ from ..data.fmov import (KINDS, RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relativ
 from ..data.recordings import Prepared
 from ..data.twins import twin_root
 from . import casme3
-from .own_set import check_asked, systems_of
+from .own_set import check_asked, systems_of, with_courses
 from ..models.baselines import linear
 from ..models.latent_emotion import LatentEmotion
 from ..signals.prepare import PrepareSettings, prepare
@@ -38,7 +38,7 @@ PROTOCOLS = dict(    # name → columns whose values the two parts never share
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
     {k: casme3.PARAMETERS[k] for k in ('scale', 'folds', 'effect')},
     classes=(0, (0, 2, 3), '2: angry or happy face shown; 3: neutral too; 0: 2'),
-    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: psnet'),
+    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: psnet; ours: latent_product'),
     protocol=(AUTO, [AUTO, *PROTOCOLS], 'comma list; auto: all three'),
     everyone=(False, (False, True), 'FMOV: with person 36, whom the authors exclude'))
 _PAPER = dict(dim=64, width=8, hidden=32, epochs=12, batch=64, lr=3e-3, seeds='0,1,2', twin=dict(people=36))
@@ -64,7 +64,7 @@ def load_set(p:dict, reader:Fmov) -> Prepared:
     x = np.asarray(data.x['physio'], np.float64)
     features, names = second_features(x)
     data.info = dict(data.info, detector='none', feature_names=names)
-    return data.with_x(physio=relative(x).astype(np.float32), features=features.astype(np.float32))
+    return with_courses(data.with_x(physio=relative(x).astype(np.float32), features=features.astype(np.float32)), p)
 
 def open_reader(p:dict) -> Fmov:
     return Fmov(p['root'], classes=p['classes'] or 2, everyone=p['everyone'], strict=p['strict'])
@@ -152,7 +152,7 @@ def told(p:dict, data:Prepared) -> list[str]:
 def title_of(p:dict, data:Prepared) -> str:
     return f"FMOV wave 1 (development set), {' or '.join(data.classes)} face shown"
 
-def settle(p:dict, reader) -> dict: return dict(model='psnet' if p['model'] == AUTO else p['model'])
+def settle(p:dict, reader) -> dict: return dict(model='psnet' if p['model'] == AUTO else p['model'], modalities=('physio',))
 
 FMOV = Experiment(
     'fmov', title_of, PARAMETERS, PRESETS,

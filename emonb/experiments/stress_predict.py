@@ -10,14 +10,14 @@ from ..core import Parameters
 from ..data.recordings import Prepared
 from ..data.stress_predict import StressPredict
 from . import casme3
-from .own_set import check_asked
+from .own_set import check_asked, with_courses
 from ..signals.prepare import PrepareSettings, prepare
 from ..study.experiment import AUTO, Experiment, plain_blocks
 
 # %% ../../nbs/61_stress_predict_experiment.ipynb #cell-005
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
     {k: casme3.PARAMETERS[k] for k in ('protocol', 'scale', 'folds')},
-    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: psnet'))
+    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: psnet; ours: latent_product'))
 _PAPER = dict(dim=64, width=8, hidden=32, epochs=12, batch=64, lr=3e-3, seeds='0,1,2')
 PRESETS = dict(paper=_PAPER, demo=dict(_PAPER, seeds='0', epochs=4))
 
@@ -30,7 +30,7 @@ def load_set(p:Parameters, reader:StressPredict) -> Prepared:
     settings = PrepareSettings(modalities=('physio',), signals=('EDA', 'BVP'), rate=64., window='clip')
     data = prepare(reader, settings, p.strict)
     data.info = dict(data.info, detector='none')
-    return data
+    return with_courses(data, p)
 
 def systems(p:Parameters, data:Prepared) -> dict:
     "The physiological network, or hand features alone."
