@@ -5,7 +5,7 @@ from dataclasses import replace
 import nbformat, numpy as np, pandas as pd, pytest
 
 from conftest import NBS
-from emonb.core import Damaged, DataError, EmonbError, SetError
+from emonb.core import Damaged, DataError, EmonbError, Parameters, SetError
 from emonb.data import fmov as F
 from emonb.data.people import UNEXPLAINED
 from emonb.data.recordings import check_reader
@@ -329,7 +329,7 @@ def test_scale_and_level_of_a_person_do_not_reach_the_model(simulated):
 
 def test_the_network_is_given_the_signals_alone(prepared):
     d = prepared()
-    p = dict(X.PRESETS['paper'], model='psnet', scale='train', device='cpu')
+    p = Parameters(dict(X.PRESETS['paper'], model='psnet', scale='train', device='cpu'))
     assert [s.recipe.inputs for s in X.systems(p, d).values()] == [('physio',)] + [('features',)]*3
     assert d.x['physio'].shape == (288, 3, 500) and d.x['features'].shape == (288, 15)
 
@@ -354,7 +354,7 @@ def test_a_run_without_files(quick, apart):
 def test_predictions_do_not_depend_on_the_table(prepared):
     "Positions, starts and versions scrambled, the folds' rows the same: the same predictions."
     d = prepared()
-    p = dict(X.PRESETS['paper'], model='psnet', scale='train', device='cpu', epochs=1)
+    p = Parameters(dict(X.PRESETS['paper'], model='psnet', scale='train', device='cpu', epochs=1))
     name, system = next(iter(X.systems(p, d).items()))
     rng = np.random.default_rng(0)
     mixed = replace(d, meta=d.meta.assign(**{c: rng.permutation(d.meta[c]) for c in ('position', 'order', 'start_s', 'version')}))

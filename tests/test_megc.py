@@ -186,7 +186,7 @@ def test_nothing_but_the_pictures_and_the_set_reaches_a_model(kept):
     data = load_set(None, Megc2019(kept))
     known = data.meta.drop(columns=['subject', 'trial', 'label', 'set'])
     assert (known.nunique() == 1).all() and set(data.x) == {'flow', 'source'}
-    p = settled(MEGC2019, check_parameters(MEGC2019, {}), 'real').but(device='cpu')
+    p = settled(MEGC2019, check_parameters(MEGC2019, {}), 'real').but(device='cpu', model='ststnet,off_apexnet')
     inputs = {name: s.recipe.inputs for name, s in systems(p, data).items()}
     assert inputs.pop(SOURCE) == ('source',) and set(inputs.values()) == {('flow',)} and len(inputs) == 3
 
@@ -268,7 +268,7 @@ def test_the_source_set_alone_is_a_floor_where_there_are_several(kept, tmp_path)
     found = r.main.predictions[lambda d: d.model == SOURCE].merge(r.data.meta['set'], left_on='row', right_index=True)
     assert (found.groupby('set').yhat.nunique() == 1).all() and found.yhat.nunique() > 1
     one = load_set(None, Megc2019(kept, 'smic'))
-    p = settled(MEGC2019, check_parameters(MEGC2019, {}), 'real').but(device='cpu')
+    p = settled(MEGC2019, check_parameters(MEGC2019, {}), 'real').but(device='cpu', model='ststnet,off_apexnet')
     assert SOURCE not in systems(p, one) and list(systems(p, r.data)) == ['ststnet', 'off_apexnet', SVM, SOURCE]
 
 
@@ -291,7 +291,7 @@ def test_a_run_without_the_set_falls_back_on_the_twin(tmp_path, monkeypatch):
     for module in (emonb.core, emonb.data.twins): monkeypatch.setattr(module, 'project_dir', lambda: tmp_path)
     r = by_name.run(dict(dataset='megc2019', model='svm', protocol='loso', out=str(tmp_path/'out'), workers=1))
     assert r.provenance == 'simulated' and 'oracle (knows how the twin was made)' in [m.name for m in r.main.entries]
-    for wrong, said in ((dict(source='real'), 'megc2019 is not there; fetch'), (dict(model='psnet'), 'ststnet'),
+    for wrong, said in ((dict(source='real'), 'megc2019 is not there; fetch'), (dict(model='psnet'), 'reads physio'),
                         (dict(scale='none'), 'does not go with'), (dict(sets='casme3'), 'casme2')):
         with pytest.raises(EmonbError, match=said): by_name.run(dict(dataset='megc2019', out=str(tmp_path/'o'), **wrong))
 
