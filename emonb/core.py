@@ -142,7 +142,7 @@ def named(what:str, text:str):
     found = module_of(f'{what}={text}', module)
     public = {k: v for k, v in vars(found).items() if k[0] != '_' and not isinstance(v, ModuleType)}
     there = [k for k, v in public.items() if not hasattr(v, '__qualname__') or v.__module__ == module]
-    if not hasattr(found, name): one_of(f'name in {module}', name, there or ['none'])
+    if not hasattr(found, name): one_of(f'{what}={module}, name', name, there or ['none'])
     return getattr(found, name)
 
 # %% ../nbs/00_core.ipynb #cell-044

@@ -8,7 +8,7 @@ from conftest import NBS
 from emonb.core import Damaged, DataError, EmonbError, Parameters, SetError
 from emonb.data import fmov as F
 from emonb.data.people import UNEXPLAINED
-from emonb.data.recordings import check_reader
+from emonb.data.recordings import check_reader, provenance_of
 from emonb.experiments import fmov as X
 from emonb.experiments.by_name import run
 from emonb.study import experiment
@@ -221,11 +221,11 @@ def prepared(tmp_path_factory):
     def make(classes=2, everyone=False):
         key = classes, everyone
         if key not in kept:
-            kept[key] = X.load_set(dict(strict=False), F.Fmov(classes=classes, everyone=everyone))
+            kept[key] = X.load_set(Parameters(dict(strict=False, model='psnet')), F.Fmov(classes=classes, everyone=everyone))
         return kept[key]
     return make
 
-def all_blocks(data): return {b.protocol: b for b in X.blocks(dict(protocol='auto', folds='all'), data)}
+def all_blocks(data): return {b.protocol: b for b in X.blocks(Parameters(dict(protocol='auto', folds='all')), data)}
 
 def test_protocols_hold_apart_what_they_promise(prepared):
     d = prepared()
@@ -303,7 +303,7 @@ def test_the_control_without_a_model():
 
 def test_nothing_but_the_event_itself_reaches_the_model(root, tmp_path):
     "Other positions, later starts and other events change the table alone: the arrays stay to the last bit."
-    def arrays(root): return X.load_set(dict(strict=False), F.Fmov(root, classes=3))
+    def arrays(root): return X.load_set(Parameters(dict(strict=False, model='psnet')), F.Fmov(root, classes=3))
     before, quiet = arrays(root), '\t'.join(['8', '-.001', '.001', '.001', '.001', '0', '0', '0', ''])
     for k in range(1, 5): lines(file(root, k), lambda l: l.__setitem__(slice(0, 0), [quiet]*3000))
     late = arrays(root)
@@ -372,9 +372,11 @@ def test_where_the_set_is_looked_for(quick, root, apart, monkeypatch):
     "$EMONB_DATA without the set does not hide what the package carries; with it, it is read."
     (apart/'sets').mkdir()
     monkeypatch.setenv('EMONB_DATA', str(apart/'sets'))
-    assert X.root_of(dict(root='', source='auto')) == str(F.small_root())
+    def found(**given): return experiment.open_set(X.FMOV, experiment.check_parameters(X.FMOV, given)).root
+    small = F.small_root()
+    assert found() == small == found(source='real') and provenance_of(found(source='simulated')) == 'simulated'
     shutil.copytree(root, apart/'sets'/'fmov')
-    assert X.root_of(dict(root='', source='auto')) == ''
+    assert found() == apart/'sets'/'fmov'
     assert len(run(dict(quick, out='out', protocol='loso')).data) == 32
     with pytest.raises(SetError, match='source=real was asked for'): run(dict(quick, out='out', source='real'))
 

@@ -45,11 +45,15 @@ def twin_root(name:str,        # of the set, the first part of the folder's name
 def find_set(dataset:str,         # 'casme3', 'deap', …: the folder's name under data/ and $EMONB_DATA
              root:str='',         # as the user gave it
              source:str='auto',   # 'real', 'simulated', 'auto'
-             apply:str='get it'   # where the set comes from, for the sentence that says it is missing
+             apply:str='get it',  # where the set comes from, for the sentence that says it is missing
+             included:Path|None=None   # folder of a copy that comes with the package, taken where no root was given
             ) -> Path|None:       # None: use the twin
     "The folder of a set. `SetError` for one that is empty, missing, or not what `source` says."
-    path, asked = dataset_root(dataset, root)
     if source == 'simulated' and not root: return None
+    try: path, asked = dataset_root(dataset, root)
+    except DataError:
+        if included and not root: return included
+        raise
     if path.is_dir() and any(not f.name.startswith('.') for f in path.iterdir()):
         simulated = provenance_of(path) == 'simulated'
         if source == 'real' and simulated:
@@ -58,6 +62,7 @@ def find_set(dataset:str,         # 'casme3', 'deap', …: the folder's name und
             raise SetError(f'{path}: not a simulated twin (no {MARKER}); leave root empty to have one written')
         return path
     get = f'{apply} and put its files there as data/README.md shows'
+    if included and not root: return included
     if asked: raise SetError(f'{path}: the folder is empty; {get}')
     if source == 'real': raise SetError(f'{path}: {dataset} is not there; {get}, or run the twin with -p source simulated')
     return None

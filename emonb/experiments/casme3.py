@@ -18,7 +18,7 @@ from ..core import EmonbError, Parameters, cache_dir, fingerprint, listed
 from ..data.casme3 import CasMe3, annotations
 from ..data.recordings import Prepared, kept_array, write_array
 from ..data.simulate import Casme3Twin, oracle, simulated_root
-from .own_set import COMMON, check_asked, in_sentences, read_by, systems_of
+from .own_set import COMMON, EFFECT, check_asked, in_sentences, read_by, systems_of
 from ..models.backbones import extract_tokens, token_key
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.latent_emotion import MODALITIES, PAPER_RECIPE, LatentEmotion, latent_inputs, make_backbones
@@ -47,7 +47,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     scale=COMMON['scale'],
     folds=COMMON['folds'],
     sheet=('', None, 'which annotation sheet (file or sheet name), where several have the same form'),
-    effect=(1., None, 'simulated twin only: size of the effect, 0 for none'))
+    effect=EFFECT)
 PRESETS = dict(paper=dict(size=224, dim=256, **PAPER_RECIPE, seeds='0',
                           twin=dict(subjects=30, clips=165, size=(640, 480))),
                demo=dict(size=112, dim=64, epochs=15, batch=16, lr=1e-3, seeds='0',

@@ -22,8 +22,7 @@ from sklearn.svm import SVC
 from ..core import EmonbError, listed
 from ..data.megc2019 import PUBLISHED, SETS, FlowTwin, Megc2019, load_flow, oracle, simulated_megc_root
 from ..data.recordings import Prepared
-from . import casme3
-from .own_set import check_asked, named_system, systems_of
+from .own_set import COMMON, EFFECT, check_asked, counted, named_system, systems_of
 from ..study.experiment import AUTO, FLOORS, Block, Experiment, System, plain_blocks
 from ..study.splits import Folds, splits_of
 from ..study.train import Recipe
@@ -36,23 +35,23 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     protocol=(AUTO, [AUTO, 'loso', 'leave_set_out'], 'comma list; auto: loso, by source set too, and leave_set_out'),
     sets=('all', ['all', *SETS], 'comma list of source sets; all: those that are there'),
     replica=(False, (False, True), 'also a row whose epoch is chosen on the test person, as published code does'),
-    folds=casme3.PARAMETERS['folds'],
-    effect=(1., None, 'simulated twin only: size of the effect, 0 for none'))
+    folds=COMMON['folds'],
+    effect=EFFECT)
 _SETTLED = dict(batch=64, lr=1e-3, drop_rate=.5)
 PRESETS = dict(paper=dict(_SETTLED, epochs=60, seeds='0,1,2', twin=dict(people=22, clips=7)),
                demo=dict(_SETTLED, epochs=20, seeds='0', twin=dict(people=6, clips=5)))
 
 def check(p) -> dict:
     "A replica needs a network and leave-one-person-out."
-    if p['replica'] and p['model'] == 'svm':
+    if p.replica and p.model == 'svm':
         raise EmonbError('replica=True chooses an epoch, and model=svm has none; take ststnet or off_apexnet')
-    if p['replica'] and p['protocol'] != AUTO and 'loso' not in listed(p['protocol']):
-        raise EmonbError(f"replica=True looks at the test person, as under loso; protocol={p['protocol']} lacks that")
+    if p.replica and p.protocol != AUTO and 'loso' not in listed(p.protocol):
+        raise EmonbError(f"replica=True looks at the test person, as under loso; protocol={p.protocol} lacks that")
     return check_asked(p, own=('svm',))
 
 def twin_of(p) -> Path:
     "The folder of the simulated twin for these parameters, written if it is not there yet."
-    return simulated_megc_root(FlowTwin(effect=p['effect']*FlowTwin().effect, **p['twin']))
+    return simulated_megc_root(FlowTwin(effect=p.effect*FlowTwin().effect, **p.twin))
 
 # %% ../../nbs/67_megc2019_experiment.ipynb #cell-008
 SVM, SOURCE = 'linear SVM on pixels', 'source set alone'
@@ -106,14 +105,14 @@ def by_set(b:Block, data:Prepared) -> list[Block]:
 def blocks(p, data:Prepared) -> list[Block]:
     "The protocols asked for; auto: loso, each source set of it, and leave_set_out where there are several."
     several, out = data.meta['set'].nunique() > 1, []
-    asked = listed(p['protocol']) if p['protocol'] != AUTO else ['loso', *(['leave_set_out'] if several else [])]
+    asked = listed(p.protocol) if p.protocol != AUTO else ['loso', *(['leave_set_out'] if several else [])]
     for name in dict.fromkeys(asked):
         if name == 'leave_set_out':
             splits = leave_value_out(data, 'set', name)
             out.append(Block(name, splits, [data.y]*len(splits), data.classes, apart=('set', 'subject')))
             continue
-        b = plain_blocks(data, name, [], p['folds'])[0]
-        b.replica = p['replica']
+        b = plain_blocks(data, name, [], p.folds)[0]
+        b.replica = p.replica
         out += [b, *(by_set(b, data) if several else ())]
     return out
 
@@ -143,24 +142,23 @@ def title(p, data:Prepared) -> str:
 
 def told(p, data:Prepared) -> list[str]:
     "What was run, in sentences."
-    classes = ', '.join(f'{c} {k}' for c, k in zip(data.classes, np.bincount(data.y, minlength=len(data.classes))))
     by_set = ', '.join(f'{SETS[s]} {n}' for s, n in data.meta['set'].value_counts(sort=False).items())
-    networks = listed(p['model'])
+    networks = listed(p.model)
     numbers = ', '.join(f'{k} {p[k]}' for k in ('epochs', 'batch', 'lr', 'drop_rate'))
-    seeds = ', '.join(map(str, p['seeds']))
-    how = '' if p['model'] == 'svm' else f'; {numbers}, class weights, last epoch, seeds {seeds}'
-    return [f'{len(data)} samples of {data.meta.subject.nunique()} people ({by_set}); classes: {classes}. '
+    seeds = ', '.join(map(str, p.seeds))
+    how = '' if p.model == 'svm' else f'; {numbers}, class weights, last epoch, seeds {seeds}'
+    return [f'{len(data)} samples of {data.meta.subject.nunique()} people ({by_set}); classes: {counted(data)}. '
             'Onset and apex were given.',
             f"{', '.join(networks)}{how}. Settled beforehand: {SETTLED}.",
-            f"Reading: {p['read']} rows or pictures left out. Preparing: {p['left_out']} pictures left out."]
+            f"Reading: {p.read} rows or pictures left out. Preparing: {p.left_out} pictures left out."]
 
 def truth_of(p, data:Prepared) -> dict:
     "The oracle's decisions on a simulated set; nothing on real data, or where a simulated tree came without its truth."
-    if data.provenance != 'simulated' or not (Path(p['root'])/'truth.csv').exists(): return {}
-    return {'': oracle(p['root'], data.meta.trial)}
+    if data.provenance != 'simulated' or not (Path(p.root)/'truth.csv').exists(): return {}
+    return {'': oracle(p.root, data.meta.trial)}
 
 MEGC2019 = Experiment(
-    'megc2019', title, PARAMETERS, PRESETS, open=lambda p: Megc2019(p['root'], p['sets'], p['strict']),
+    'megc2019', title, PARAMETERS, PRESETS, open=lambda p: Megc2019(p.root, p.sets, p.strict),
     prepare=load_set, systems=systems, blocks=blocks, told=told, check=check, twin=twin_of,
     settle=lambda p, reader: dict(model=','.join(NETWORKS) if p.model == AUTO else p.model),
     truth=truth_of, published=lambda p, data: published_megc(len(data)),

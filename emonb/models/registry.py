@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ..core import Damaged, DataError, EmonbError, module_of, one_of, read_sealed, write_bytes, write_sealed
+from ..core import Damaged, DataError, EmonbError, named, one_of, read_sealed, write_bytes, write_sealed
 
 # %% ../../nbs/30a_registry.ipynb #cell-005
 def given(takes:tuple, batch:dict) -> tuple:
@@ -128,12 +128,9 @@ def list_models(pattern:str='*',     # as file names are matched: '*eeg*'
 # %% ../../nbs/30a_registry.ipynb #cell-015
 def _strangers(name:str) -> System:
     "The system `module:constructor` of a user's own module."
-    module_name, _, wanted = name.partition(':')
-    module = module_of(f'model={name!r}', module_name)
-    own = {k: v for k, v in vars(module).items() if getattr(v, '__module__', None) == module.__name__}
-    there = [k for k, v in own.items() if callable(v) and k[0] != '_']
-    make = getattr(module, one_of(f'constructor in {module_name}', wanted, there or ['none']))
-    return next((s for s in _systems.values() if s.make is make), System(name, make, None, source=module_name))
+    make = named('model', name)
+    if not callable(make): raise EmonbError(f'model={name}: a {type(make).__name__}, not a constructor')
+    return next((s for s in _systems.values() if s.make is make), System(name, make, None, source=name.partition(':')[0]))
 
 def entry(name:str) -> System:
     "The system of a name. `EmonbError` for an unknown one, which suggests the nearest."

@@ -30,7 +30,7 @@ from . import metrics, report
 from .report import titled
 from .results import Store, mixture
 from .splits import PROTOCOLS, Folds, check_split, leak_audit, make_splits, splits_of
-from .train import Recipe, end_with_parent, run_folds
+from .train import Recipe, end_with_parent, is_network, run_folds
 
 # %% ../../nbs/55_experiment.ipynb #cell-005
 AUTO = 'auto'
@@ -67,6 +67,7 @@ class Experiment:
     truth: Callable = _nothing     # p, data → {target: (N,) the oracle's decisions}
     published: Callable = _nothing # p, data → table of published figures
     apply: str = 'get the set'     # where it comes from, for the sentence that says it is missing
+    included: Path|None = None     # folder of a copy that comes with the package
     floors: dict = field(default_factory=lambda: FLOORS)              # which floors, and what tables call them
     columns: tuple = ('stimulus', 'order', 'length_s', 'start_s')     # what the metadata floor may know
     draws: int = 100                                                  # of the stratified floor
@@ -103,7 +104,7 @@ def reductions(e:Experiment, p:Parameters, provenance:str) -> pd.DataFrame:
 
 def open_set(e:Experiment, p:Parameters):
     "The reader of the set, or of its twin (chapter 10d decides)."
-    root = find_set(e.name, p.root, p.source, e.apply)
+    root = find_set(e.name, p.root, p.source, e.apply, e.included)
     if root is None and e.twin is None:
         raise DataError(f'{e.name} has no simulated twin; {e.apply} and give its folder with -p root')
     return e.open(p.but(root=str(root or e.twin(settled(e, p, 'simulated')))))
@@ -241,8 +242,8 @@ def floors(e:Experiment, data:Prepared, b:Block) -> dict:
     return {name: got[name] for name in e.floors.values() if name in got}
 
 def predictions_of(data:Prepared, b:Block, name:str, recipe:Recipe, seeds:tuple, store=None, workers:int=1, executor=None) -> pd.DataFrame:
-    "All folds of one system; where each fold has its own labels, one after the other. Hand features take one seed."
-    what, network = f'{name}, {b.target}' if b.target else name, recipe.inputs != ('features',)
+    "All folds of one system; where each fold has its own labels, one after the other. An estimator takes one seed."
+    what, network = f'{name}, {b.target}' if b.target else name, is_network(recipe)
     if not network: seeds = seeds[:1]
     if not network or len(b.by_labels()) > 1: workers, executor = 1, None
     return pd.concat([run_folds(labelled(data, y, b.classes), splits, recipe, seeds, what, store, workers, executor)

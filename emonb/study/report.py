@@ -145,7 +145,8 @@ def plot_per_subject(y, yhat, subject,    # (N,); (N,) or (S, N); (N,)
     common = float(np.bincount(np.asarray(y)).max()/len(y))
     ax.axhline(pooled, color='C3', label=f'pooled {number(pooled)}'); ax.axhline(common, color='k', ls=':', label=f'commonest class {number(common)}')
     ax.set_xticks(range(len(t)), t.subject, rotation=90, fontsize=8 if len(t) < 50 else 5)
-    ax.set(ylabel='accuracy', xlabel=f'subject ({t.n.min()} to {t.n.max()} clips)', ylim=(0, 1.02), xlim=(-.6, len(t) - .4))
+    each = t.n.min() if t.n.min() == t.n.max() else f'{t.n.min()} to {t.n.max()}'
+    ax.set(ylabel='accuracy', xlabel=f'subject ({each} clips each)', ylim=(0, 1.02), xlim=(-.6, len(t) - .4))
     ax.legend(fontsize=8, loc='upper left')
     return fig
 

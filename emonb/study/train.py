@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHANNEL', 'Recipe', 'asdict_shallow', 'Scaler', 'take', 'probabilities', 'predict', 'loss_fn', 'fit_module',
-           'fit_estimator', 'fixed_threads', 'fit_fold', 'known_by', 'fold_key', 'end_with_parent', 'run_folds']
+           'fit_estimator', 'fixed_threads', 'is_network', 'fit_fold', 'known_by', 'fold_key', 'end_with_parent',
+           'run_folds']
 
 # %% ../../nbs/52_train.ipynb #cell-002
 import hashlib, multiprocessing, os, tempfile, threading, time
@@ -168,6 +169,10 @@ def fixed_threads(n:int):
         with threadpool_limits(n): yield
     finally: torch.set_num_threads(before)
 
+def is_network(recipe:Recipe) -> bool:
+    "Whether seeds and epochs say anything of it: a torch module, not an estimator."
+    return isinstance(recipe.make(), nn.Module)
+
 def fit_fold(data:Prepared, split:Split, recipe:Recipe, seed:int) -> tuple[pd.DataFrame, dict]:
     "One fold: predictions (row, subject, trial, y, yhat, p0 … pC−1) and how it went. A pure function of its arguments on one machine."
     if len(np.unique(data.y[split.train])) < 2: raise EmonbError(f'fold {split.name}: the training part holds a single class; choose another protocol or other classes') from None
@@ -203,10 +208,13 @@ def end_with_parent():
     def watch(): multiprocessing.parent_process().join(); os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
-_open = {}
+_open, _same = {}, set()      # the set this worker has mapped; the codes it was asked for that are its own
 def _fold_in_worker(folder, split, recipe, seed, code):
     "Runs in a worker: map the arrays once, then fit."
-    if code_key(recipe.make, fit_fold) != code: raise EmonbError('the code was edited while this run goes on; start the same command again, what is finished is kept')
+    if code not in _same:
+        if code_key(recipe.make, fit_fold) != code:
+            raise EmonbError('the code was edited while this run goes on; start the same command again, what is finished is kept')
+        _same.add(code)
     if folder not in _open:
         _open.clear()
         _open[folder] = load(folder, check=False)      # the parent checked it
