@@ -8,7 +8,7 @@ __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'Experiment', 'check_param
            'labelled', 'floors', 'predictions_of', 'worded', 'differences', 'judge', 'judge_all', 'Result',
            'plot_protocols', 'plot_subjects', 'block_summary', 'write_result', 'show_text', 'show_setting', 'in_words',
            'show_differences', 'show_leaks', 'show_tables', 'show_details', 'show_figures', 'show_provenance',
-           'protocols_table', 'show_protocols', 'Job', 'at_work', 'run']
+           'protocols_table', 'show_protocols', 'Job', 'at_work', 'look', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
 import multiprocessing, re, time
@@ -29,6 +29,7 @@ from ..data.twins import find_set
 from . import metrics, report
 from .report import titled
 from .results import Store, mixture
+from .settled import Standing, changed, log_look, need_confirmation, standing
 from .splits import PROTOCOLS, Folds, check_split, leak_audit, make_splits, splits_of
 from .train import Recipe, end_with_parent, is_network, run_folds
 
@@ -41,6 +42,7 @@ PARAMETERS = dict(   # of every experiment; name → (default, accepted values o
     source=(AUTO, (AUTO, 'real', 'simulated'), 'auto: the real set, or its twin where no root was given and none is there'),
     root=('', None, 'folder of the set; empty: $EMONB_DATA/<dataset>, then data/<dataset>'),
     out=('results', None, 'folder for rows, predictions, figures and summary.json'),
+    confirm=(False, (False, True), 'people nobody has looked at: settings as settled, one look (chapter 57)'),
     strict=(False, (False, True), 'stop at the first damaged file instead of repairing or leaving out, and counting'),
     workers=(0, None, 'processes for the folds; 0: one a core, 1 on a GPU'),
     device=(AUTO, None, 'auto, cpu, cuda'))
@@ -67,6 +69,7 @@ class Experiment:
     truth: Callable = _nothing     # p, data → {target: (N,) the oracle's decisions}
     published: Callable = _nothing # p, data → table of published figures
     apply: str = 'get the set'     # where it comes from, for the sentence that says it is missing
+    chooses: tuple = ()            # parameters that say which people or files, and are no settings (chapter 57)
     included: Path|None = None     # folder of a copy that comes with the package
     floors: dict = field(default_factory=lambda: FLOORS)              # which floors, and what tables call them
     columns: tuple = ('stimulus', 'order', 'length_s', 'start_s')     # what the metadata floor may know
@@ -325,6 +328,9 @@ class Result:
     seconds: float
     notes: list = field(default_factory=list)   # what a reader must know: damaged files made anew, folds of other versions
     told: list = field(default_factory=list)    # sentences that say what was run
+    standing: Standing|None = None              # how it stands towards these people (chapter 57)
+
+    def __post_init__(self): self.standing = self.standing or Standing(self.data.provenance)
 
     def of(self, target) -> list: return [b for b in self.blocks if b.target == target]
     @property
@@ -357,7 +363,9 @@ class Result:
                 rows.append(report.entry(name, m.kind, m.scores, m.yhat.shape[1], b.n_subjects, b.protocol, m.weights, seeds))
         b = blocks[0]
         text = f'{b.target}: decisions of {what}s' if b.target else f'{b.protocol}, {len(b.block.splits)} folds'
-        return report.results_table(rows, self.provenance, f"{self.name}{',' if b.target else ':'} {text}")
+        table = report.results_table(rows, self.provenance, f"{self.name}{',' if b.target else ':'} {text}")
+        table['people'], table['settings'] = self.standing.word, self.standing.settings
+        return table
 
     def side_by_side(self, target) -> pd.DataFrame:
         "The protocols beside each other: one row a decision (window, trial) and method, ACC and UAR of each protocol."
@@ -464,11 +472,12 @@ def write_result(r:Result):
     "Predictions, tables, figures and, last, `summary.json` in the out folder."
     with atomic_path(r.out/'predictions.parquet') as tmp:
         pd.concat([b.predictions for b in r.blocks], ignore_index=True).assign(provenance=r.provenance).to_parquet(tmp)
-    write_bytes(r.out/'tables.md', '\n\n'.join(map(report.markdown_table, r.tables())).encode())
+    said = [*map(report.markdown_table, r.tables()), *([r.standing.sentence + '\n'] if r.standing.sentence else [])]
+    write_bytes(r.out/'tables.md', '\n\n'.join(said).encode())
     for name, fig in r.figures().items(): report.save_figure(fig, r.out/f'{name}.png')
     extra = dict(dataset=r.experiment.name, title=report.title(r.name, r.provenance), fingerprint=r.fingerprint,
                  account=r.data.info.get('account', {}), notes=r.notes, run=r.run, reductions=r.setting['reductions'].to_dict('records'),
-                 setting={k: v for k, v in r.setting.items() if k != 'reductions'})
+                 setting={k: v for k, v in r.setting.items() if k != 'reductions'}, standing=r.standing.summary)
     if r.targets == ['']:
         protocols = {b.protocol: block_summary(b) for b in r.blocks}
         one = {k: v for k, v in protocols[r.main.protocol].items() if k not in ('folds', 'notes')}
@@ -532,6 +541,7 @@ def show_tables(r:Result):
         report.show_table(r.table(b))
         show_differences(r, [b], f'{b.protocol}: paired differences, interval and p over subjects')
         show_leaks(r, [b], f'{b.protocol}: what the leak audit sees')
+    if r.standing.sentence: show_text(r.standing.sentence)
     if r.targets != ['']:
         show_text(in_words(r))
         report.show_table(r.paper_table())
@@ -587,12 +597,20 @@ def at_work(p:Parameters):
     device, out = device_of(p.get('device', 'cpu')), resolve(p.out)
     with run_lock(out), noted() as notes: yield Job(p, out, device, notes)
 
+def look(r:Result):
+    "Write down that this result was seen (chapter 57)."
+    m = r.main.entries
+    log_look(r.standing, r.experiment.name, pd.concat([b.predictions for b in r.blocks]), [x.name for x in m if x.kind == 'model'],
+             '; '.join(r.protocols), m[0].yhat.shape[1], len(m[0].yhat), {k: m[0].scores[k]['value'] for k in ('UF1', 'UAR')})
+
 def run(e:Experiment, given:dict) -> Result:
     "Run an experiment from its parameters. Raises `EmonbError` with one sentence; whatever was finished stays in `out`."
     with at_work(check_parameters(e, given)) as job:
         store, reader = Store(job.out), open_set(e, job.parameters)
         p = settled(e, job.parameters, reader.provenance).but(root=str(reader.root), device=job.device)
         p = p.but(**e.settle(p, reader))
+        how = standing(e.name, reader.provenance, getattr(reader, 'sources', ()), changed(e, job.parameters.but(preset=p.preset)), p.confirm)
+        if p.confirm: need_confirmation(how)
         data = e.prepare(p, reader)
         workers = p.workers or (processors() if job.device == 'cpu' else 1)
         blocks = judge_all(e, data, e.blocks(p, data), e.systems(p, data), p.seeds, store, workers, e.truth(p, data))
@@ -602,6 +620,7 @@ def run(e:Experiment, given:dict) -> Result:
                     left_out=data.info.get('left_out', 0), reductions=reductions(e, p, data.provenance))
         decided = {k: p[k] for k in ('preset', 'model', 'modalities', *e.presets['paper']) if k in p and k != 'twin'}
         result = Result(e, job.parameters.but(dataset=e.name), data, blocks, {**decided, **said}, provenance_of_run(job.device),
-                        job.out, job.seconds, job.notes, e.told(p.but(**said), data))
+                        job.out, job.seconds, job.notes, e.told(p.but(**said), data), how)
         write_result(result)
+        look(result)
     return result
