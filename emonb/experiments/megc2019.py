@@ -158,7 +158,7 @@ def truth_of(p, data:Prepared) -> dict:
     return {'': oracle(p.root, data.meta.trial)}
 
 MEGC2019 = Experiment(
-    'megc2019', title, PARAMETERS, PRESETS, open=lambda p: Megc2019(p.root, p.sets, p.strict),
+    'megc2019', title, PARAMETERS, PRESETS, chooses=('sets', 'replica'), open=lambda p: Megc2019(p.root, p.sets, p.strict),
     prepare=load_set, systems=systems, blocks=blocks, told=told, check=check, twin=twin_of,
     settle=lambda p, reader: dict(model=','.join(NETWORKS) if p.model == AUTO else p.model),
     truth=truth_of, published=lambda p, data: published_megc(len(data)),
