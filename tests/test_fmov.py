@@ -401,7 +401,7 @@ def test_by_papermill_on_real_people(apart):
     status, said = papermill(NBS/'90_loso.ipynb', apart/'done.ipynb', dict(dataset='fmov', epochs=1, seeds=0, folds=2, out=apart/'out'), apart)
     assert status == 0, said[-3000:]
     s = json.loads((apart/'out'/'summary.json').read_text())
-    assert s['model'] == 'physiological network' and s['provenance'] == 'real' and s['n_subjects'] == 2
+    assert s['model'] == 'product of modalities (ours)' and s['provenance'] == 'real' and s['n_subjects'] == 2
     shown = json.dumps([c.get('outputs') for c in nbformat.read(apart/'done.ipynb', 4).cells])
     for words in ('SHOWN', 'UAR under each protocol', X.FLOOR, 'development set'): assert words in shown
     assert 'SIMULATED' not in shown
