@@ -166,8 +166,7 @@ def systems(p:Parameters, data:Prepared) -> dict:
     return systems_of(p, data, dict.fromkeys(names, assembled), beside)
 
 def truth_of(p:Parameters, data:Prepared) -> dict:
-    "The oracle's decisions on a simulated set; nothing on real data, and for a tree without its truth."
-    if data.provenance != 'simulated' or not (Path(p.root)/'truth.csv').exists(): return {}
+    "The oracle's decisions on a simulated set."
     known = oracle(p.root, classes=p.classes or 4, modalities=p.modalities or None)
     return {'': data.meta.trial.map(dict(zip(known['meta'].trial, known['yhat']))).to_numpy(np.int64)}
 
