@@ -62,7 +62,7 @@ def named_system(name:str, p:Parameters, data:Prepared, **recipe) -> tuple[str, 
     kind, title = TITLES.get(name, ('model', name))
     said = {**{k: p[k] for k in ('epochs', 'batch', 'lr') if k in p}, **entry(name).recipe}
     if p.get('preset') == 'demo': said['epochs'] = min(said['epochs'], p.epochs)
-    if 'asked' in p and p.asked.epochs: said['epochs'] = p.asked.epochs
+    said |= {k: p.asked[k] for k in ('epochs', 'lr') if 'asked' in p and p.asked.get(k)}
     run = {k: p[k] for k in ('scale', 'device') if k in p}
     made = Recipe(entry(name).maker(**arguments), inputs=inputs, **{**run, **said, **recipe})
     return title, System(kind, made, data.info.get('weights', 'none') if kind == 'model' else '–')
