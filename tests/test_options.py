@@ -94,6 +94,10 @@ def test_options_reach_the_networks(opened):
     assert {getattr(w, 'mirror', None) for w in witnesses} == {None}
     usual = first_recipe(*opened(model='latent_product'))
     assert any(getattr(w, 'mirror', None) for w in usual.make().witnesses.values()) and usual.lr == 1e-3
+    for k in ('separable', 'mixable'):
+        net, usual_net = (first_recipe(*opened(model='psnet', **{k: v})).make().psnet for v in (False, True))
+        groups = [(n.separable[0].groups, n.mix.groups) for n in (net, usual_net)]
+        assert groups == [(1, 1) if k == 'separable' else (3, 3), (3, 1)]
     psnet = first_recipe(*opened(model='psnet', drop_rate=.3))
     assert psnet.make().head[1].p == .3 and psnet.lr == CASME3.presets['demo']['lr']
 
@@ -151,6 +155,7 @@ def test_the_detector_that_was_asked_for_looks(opened, tmp_path):
     (dict(fusion='concat', reading='swapped'), 'guided attention'), (dict(modalities='color', reading='swapped'), 'two modalities'),
     (dict(mirror=False), 'needs model=latent_product'), (dict(model='features', drop_rate=.1), 'needs a network'),
     (dict(model='features', lr=.1), 'needs a network'), (dict(backbone_lr=.1), 'finetune=True'),
+    (dict(model='features', separable=False), 'network on physiology'), (dict(modalities='color', mixable=False), 'on physiology'),
     (dict(model='psnet', alone=True), 'two modalities'), (dict(drop_rate=1.), 'below 1'), (dict(detector='har'), 'haar')])
 def test_an_option_without_a_use_stops_the_run(given, word, opened):
     with pytest.raises(EmonbError, match=word) as e: opened(load=False, **given)

@@ -32,7 +32,7 @@ from ..study import report
 from ..study.experiment import AUTO, Experiment, System, plain_blocks
 from ..study.train import Recipe
 
-# %% ../../nbs/60_casme3_experiment.ipynb #cell-055
+# %% ../../nbs/60_casme3_experiment.ipynb #cell-061
 DETECTORS = ('haar', 'yunet')
 OPTIONS = dict(   # name → (default, accepted values or None, help); what each does stands in its chapter
     clean_depth=(True, (False, True), 'depth cleaned as in chapter 23; False: as it was measured'),
@@ -44,10 +44,14 @@ OPTIONS = dict(   # name → (default, accepted values or None, help); what each
                                             'frame for ImageNet weights, the change for random ones'),
     reading=(READINGS[0], READINGS, 'of guided attention, see chapter 33'),
     mirror=(True, (False, True), 'latent_product: the mean of a clip and its mirror image'),
+    separable=(True, (False, True), 'physiological network: each signal by itself at first, see chapter 32'),
+    mixable=(True, (False, True), 'physiological network: all signals together at last'),
     drop_rate=(0., None, 'dropout of the networks that have it'),
     lr=(0., None, "learning rate of the networks; 0: the preset's or the system's own"),
     backbone_lr=(0., None, 'of the backbone where finetune=True; 0: lr'),
     alone=(False, (False, True), 'each modality of a system by itself, as further rows'))
+
+_PASSED = ('color_mode', 'reading', 'drop_rate', 'separable', 'mixable')    # to latent_emotion and psnet as they are
 
 def check_options(p:Parameters):
     "`EmonbError` for an option that this run has no use for."
@@ -64,8 +68,9 @@ def check_options(p:Parameters):
         reading=(takes('reading') and p.fusion == 'guided' and len(mods) > 1, 'guided attention of two modalities'),
         mirror=(takes('mirror') and video, 'model=latent_product on frames'),
         drop_rate=(takes('drop_rate'), 'a network'),
+        **{k: (takes(k) and 'physio' in mods, 'a network on physiology') for k in ('separable', 'mixable')},
         lr=(any(entry(m).kind != 'baseline' for m in models), 'a network'),
-        backbone_lr=('latent_emotion' in models and p.finetune and video, 'model=latent_emotion on frames, finetune=True'),
+        backbone_lr=('latent_emotion' in models and p.finetune and video, 'model=latent_emotion and finetune=True'),
         alone=(takes('modalities') and len(mods) > 1, 'a system of two modalities or more'))
     for k, (good, what) in needs.items():
         if p.asked[k] != OPTIONS[k][0] and not good:
@@ -133,7 +138,7 @@ def model_of(p:Parameters, reader:CasMe3) -> dict:
 
 # %% ../../nbs/60_casme3_experiment.ipynb #cell-050
 def keep_motion(data:Prepared, p:Parameters, read:set) -> Prepared:
-    "The set with what moved since the onset (chapter 23b) and the courses of its signals (chapter 20), if they are read."
+    "The set with what moved since the onset (chapter 23b) and its signals' courses (chapter 20), where they are read."
     new, made = {}, {}
     key = fingerprint(settings=dict(source=data.info['fingerprint'], code=code_key(motion_tokens)))
     def make(tmp, k):
@@ -189,7 +194,7 @@ def network(p:Parameters, data:Prepared) -> Recipe:
     make = partial(LatentEmotion, num_classes=len(data.classes), modalities=mods, backbone=backbone,
                    weights=p.weights, freeze=kept, dim=p.dim, width=p.get('width', 16),
                    hidden=p.get('hidden', 64), frame_weighting=p.frame_weighting, fusion=p.fusion,
-                   **{k: p[k] for k in ('color_mode', 'reading', 'drop_rate') if k in p}, **shape)
+                   **{k: p[k] for k in _PASSED if k in p}, **shape)
     return Recipe(make, inputs=inputs, epochs=p.epochs, batch=p.batch, lr=p.lr, scale=p.scale,
                   device=p.device, backbone_lr=p.get('backbone_lr', 0.) if backbone else 0.)
 
