@@ -15,6 +15,8 @@ RUNS = {'90_loso': [{'source': 'simulated'},    # the README's command, whole
                     {'dataset': 'megc2019', 'source': 'simulated', 'model': 'svm'}],
         '91_deap': [{'source': 'simulated', 'subjects': '1,2', 'target': 'valence', 'epochs': 1, 'folds': 2, 'replica': True}],
         '89_pretrain_face': [{'source': 'simulated', 'clips': 12, 'every': 4, 'epochs': 1}],
+        '92_ablations': [dict(source='simulated', people=4, clips=16, epochs=1, seeds=0, parts='mirror image,baseline'),
+                         dict(dataset='fmov', folds=2, epochs=1, seeds='0,1')],
         '96_speed': [dict(subjects=2, trials=4, seconds=4, memory_subjects=3, memory_seconds=4, epochs=1, train_trials=4, steps=1, size=8, video_seconds=2, width=160, height=120, repeats=1, threads=1)]}
 RUN_LIMIT = 600
 

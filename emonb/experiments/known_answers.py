@@ -6,7 +6,7 @@
 __all__ = ['GROUPS', 'TESTED', 'GENERATORS', 'PARAMETERS', 'KNOWN_ANSWERS', 'curve_splits', 'blocks', 'systems', 'truth_alone',
            'twin_settings', 'check', 'folder_of', 'title_of', 'curve', 'gains', 'null_bands', 'plot_curve', 'answers']
 
-# %% ../../nbs/69_known_answers.ipynb #cell-048
+# %% ../../nbs/69_known_answers.ipynb #cell-065
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +15,12 @@ import numpy as np, pandas as pd
 from ..core import EmonbError, Parameters, listed
 from ..data.recordings import Prepared
 from ..data.simulate import CHOOSE, JUDGE, Casme3Twin, frozen, oracle, read_truth, simulated_root
-from .casme3 import CASME3, model_of
-from .own_set import named_system
-from ..models.latent_emotion import MODALITIES
+from .casme3 import CASME3, OPTIONS, each_alone, settle
 from ..study import metrics, report
 from ..study.experiment import AUTO, Block, Result
 from ..study.splits import Split
 
-# %% ../../nbs/69_known_answers.ipynb #cell-051
+# %% ../../nbs/69_known_answers.ipynb #cell-068
 GROUPS, TESTED = 5, 3
 
 def curve_splits(meta, clips:int, seed:int=0) -> list[Split]:
@@ -45,18 +43,12 @@ def blocks(p:Parameters, data:Prepared) -> list[Block]:
         sizes.append(int(word))
     return [Block(f'clips_{n}', s := curve_splits(data.meta, n), [data.y]*len(s), data.classes, apart=('subject',)) for n in sizes]
 
-# %% ../../nbs/69_known_answers.ipynb #cell-053
+# %% ../../nbs/69_known_answers.ipynb #cell-070
 def systems(p:Parameters, data:Prepared) -> dict:
     "What chapter 60 gives, and between it the first system on each modality alone."
-    first, alone = listed(p.model)[0], {}
-    whole = CASME3.systems(p, data)
-    if len(p.modalities) > 1:
-        for m in p.modalities:
-            q = p.but(modalities=(m,))
-            system = named_system(first, q, data)[1] if first == 'latent_product' else next(iter(CASME3.systems(q.but(model=first), data).values()))
-            alone[f'{m} alone'] = system
-    name = next(iter(whole))
-    return {name: whole[name], **alone, **whole}
+    whole, first = CASME3.systems(p, data), listed(p.model)[0]
+    alone = each_alone(p.but(model=first), data) if len(p.modalities) > 1 else {}
+    return {**dict([next(iter(whole.items()))]), **alone, **whole}
 
 def truth_alone(root, data:Prepared, modalities) -> dict:
     "Modality → (N,) the decisions of an oracle that knows its evidence alone."
@@ -66,11 +58,11 @@ def truth_alone(root, data:Prepared, modalities) -> dict:
         out[m] = data.meta.trial.map(dict(zip(known['meta'].trial, known['yhat']))).to_numpy(np.int64)
     return out
 
-# %% ../../nbs/69_known_answers.ipynb #cell-055
+# %% ../../nbs/69_known_answers.ipynb #cell-072
 GENERATORS = dict(frozen={}, rough=dict(head_motion=.2, color_noise=5., depth_noise=2.5, clock_drift=.5))
 PARAMETERS = dict(
     {k: CASME3.parameters[k] for k in ('model', 'modalities', 'scale', 'effect', 'frame_weighting', 'fusion', 'backbone', 'weights',
-                                       'finetune', 'window')},
+                                       'finetune', 'window')}, **{k: v for k, v in OPTIONS.items() if k != 'alone'},
     clips=('70,160', None, 'clips to learn from, comma list'),
     twin_seed=(JUDGE[0], None, f'seed of the twin; chosen on {CHOOSE[0]}, judged on {", ".join(map(str, JUDGE))}'),
     generator=('frozen', tuple(GENERATORS), 'frozen, or one with more sway, noise and drift'),
@@ -84,7 +76,7 @@ def twin_settings(p:Parameters) -> Casme3Twin:
 def check(p:Parameters) -> dict:
     "Frames and signals are both there; sheets are not enough."
     if 'annotation' in listed(p.model): raise EmonbError('model=annotation reads coded action units; ask systems of recordings')
-    return dict(source='simulated', part='C', classes=4, sheet='', protocol=AUTO, folds='all')
+    return dict(source='simulated', part='C', classes=4, sheet='', protocol=AUTO, folds='all', **CASME3.check(p.but(folds='all')))
 
 def folder_of(p:Parameters) -> Path:
     "The folder that was given, or the twin that is asked for."
@@ -101,9 +93,9 @@ def title_of(p:Parameters, data:Prepared) -> str:
 KNOWN_ANSWERS = replace(
     CASME3, title=title_of,
     parameters=PARAMETERS, presets={k: {n: v for n, v in CASME3.presets['demo'].items() if n != 'twin'} for k in ('paper', 'demo')},
-    systems=systems, blocks=blocks, check=check, settle=model_of, twin=folder_of)
+    systems=systems, blocks=blocks, check=check, settle=settle, twin=folder_of)
 
-# %% ../../nbs/69_known_answers.ipynb #cell-057
+# %% ../../nbs/69_known_answers.ipynb #cell-074
 def curve(r:Result) -> pd.DataFrame:
     "One row a system and number of clips: UF1 with its interval."
     rows = [dict(clips=int(b.protocol.partition('_')[2]), system=m.name, kind=m.kind, n=len(b.block.rows), **{k: m.scores['UF1'][k] for k in ('value', 'low', 'high')})
@@ -112,13 +104,13 @@ def curve(r:Result) -> pd.DataFrame:
 
 def gains(r:Result) -> pd.DataFrame:
     "What all modalities bring over each alone: the system's paired difference beside the oracle's own, and whether that can be told from 0."
-    rows, alone = [], truth_alone(folder_of(r.parameters), r.data, r.setting['modalities'])
+    first, rows, alone = listed(r.setting['model'])[0], [], truth_alone(folder_of(r.parameters), r.data, r.setting['modalities'])
     for b in r.blocks:
         y, who, C = b.block.y[b.block.rows], r.data.meta.subject.to_numpy()[b.block.rows], len(b.block.classes)
         best = next(m.yhat for m in b.entries if m.kind == 'oracle')
         found = {m.name: m.yhat for m in b.entries}
         for m, yhat in alone.items():
-            ours = metrics.paired(y, b.entries[0].yhat, found[f'{m} alone'], who, C)
+            ours = metrics.paired(y, b.entries[0].yhat, found[f'{first}, {m} alone'], who, C)
             theirs = metrics.paired(y, best, yhat[b.block.rows][None], who, C)
             rows.append(dict(protocol=b.protocol, comparison=f'all − {m}', system=_span(ours), oracle=_span(theirs),
                              resolvable=theirs['low'] > 0, found=ours['low'] > 0))
@@ -139,7 +131,7 @@ def null_bands(r:Result, draws:int=2000) -> pd.DataFrame:
             rows.append(dict(protocol=b.protocol, system=m.name, UAR=report.number(value), band=f'{report.number(low)} to {report.number(high)}', inside=low <= value <= high))
     return r.titled(pd.DataFrame(rows), f'{r.name}: UAR and the 99 % band of permuted labels')
 
-# %% ../../nbs/69_known_answers.ipynb #cell-058
+# %% ../../nbs/69_known_answers.ipynb #cell-075
 def plot_curve(r:Result):
     "UF1 over the number of training clips, with intervals over people; the oracle is the line on top."
     table = curve(r)

@@ -91,17 +91,24 @@ class PSNet(nn.Module):
                  kernels:tuple=(3, 5, 7, 9),
                  stem_kernel:int=7,
                  strides:tuple|None=None,    # (pool, stem, block 1, block 2, block 3); None: planned from rate and length
+                 separable:bool=True,        # False: signals are mixed from the stem on
+                 mixable:bool=True,          # False: signals meet in one linear map at the end
                  drop_rate:float=0.):
         super().__init__()
         self.in_chans, self.length, self.rate, self.dim = in_chans, length, rate, dim
         self.strides = tuple(strides or plan_strides(length, rate, stem_kernel, max(kernels)))
         self.field = field_of_view(self.strides, stem_kernel, max(kernels))
         self.pool, s0, s1, s2, s3 = self.strides
-        self.separable = nn.Sequential(nn.Conv1d(in_chans, in_chans*width, stem_kernel, s0, stem_kernel//2, groups=in_chans),
-                                       nn.GroupNorm(in_chans*width, in_chans*width), nn.ReLU(),
-                                       InceptionBlock(width, width, in_chans, s1, kernels), InceptionBlock(width, width, in_chans, s2, kernels))
-        self.mix = nn.Conv1d(in_chans*width, hidden, 1)
-        self.mixed = nn.Sequential(InceptionBlock(hidden, hidden, 1, s3, kernels), InceptionBlock(hidden, dim, 1, 1, kernels))
+        n, m = (in_chans if separable else 1), (1 if mixable else in_chans)    # groups before the mix, and after it
+        own, mixed, last = in_chans*width//n, -(-hidden//m), -(-dim//m)        # channels of a group
+        self.separable = nn.Sequential(
+            nn.Conv1d(in_chans, in_chans*width, stem_kernel, s0, stem_kernel//2, groups=n),
+            nn.GroupNorm(in_chans*width, in_chans*width), nn.ReLU(),
+            InceptionBlock(own, own, n, s1, kernels), InceptionBlock(own, own, n, s2, kernels))
+        self.mix = nn.Conv1d(in_chans*width, m*mixed, 1, groups=m)
+        self.mixed = nn.Sequential(InceptionBlock(mixed, mixed, m, s3, kernels),
+                                   InceptionBlock(mixed, last, m, 1, kernels))
+        self.meet = nn.Identity() if mixable else nn.Conv1d(m*last, dim, 1)
         self.drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
 
@@ -113,7 +120,7 @@ class PSNet(nn.Module):
 
     def forward_features(self, x):
         "`(B, in_chans, length)` → tokens `(B, P, dim)`."
-        return self.mixed(self.mix(self.forward_separable(x))).transpose(1, 2)
+        return self.meet(self.mixed(self.mix(self.forward_separable(x)))).transpose(1, 2)
 
     def forward_head(self, tokens):
         "Tokens → logits (features, if `num_classes=0`)."

@@ -43,7 +43,7 @@ def plain(value):
     return value if isinstance(value, (str, int, float, bool, type(None))) else getattr(value, '__name__', str(value))
 
 # %% ../../nbs/57_settled.ipynb #cell-076
-FREE = ('dataset', 'root', 'source', 'out', 'strict', 'workers', 'device', 'model', 'protocol', 'confirm', 'keep', 'options')
+FREE = ('dataset', 'root', 'source', 'out', 'strict', 'workers', 'device', 'model', 'protocol', 'confirm', 'keep', 'options', 'alone')
 
 def settings_of(e) -> dict:
     "The settings of a declaration: its parameters' defaults and the numbers of its full preset."
