@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DETECTORS', 'OPTIONS', 'PARAMETERS', 'PRESETS', 'ALONE', 'CASME3', 'check_options', 'check', 'files_read', 'twin_of',
-           'model_of', 'keep_motion', 'keep_tokens', 'load_set', 'network', 'assembled', 'each_alone', 'systems',
-           'truth_of', 'blocks', 'changed_options', 'told', 'settle']
+           'model_of', 'keep_motion', 'given_as', 'keep_tokens', 'keep_flow', 'load_set', 'network', 'assembled',
+           'each_alone', 'systems', 'truth_of', 'blocks', 'changed_options', 'told', 'settle']
 
 # %% ../../nbs/60_casme3_experiment.ipynb #cell-025
 from dataclasses import replace
@@ -25,7 +25,7 @@ from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.guided_attention import readings as READINGS
 from ..models.latent_emotion import LETTER, MODALITIES, PAPER_RECIPE, LatentEmotion, latent_inputs, make_backbones
 from ..models.registry import entry
-from ..signals.motion import motion_tokens
+from ..signals.motion import flow_pictures, motion_tokens
 from ..signals.physio import hjorth_courses, since_onset
 from ..signals.prepare import PrepareSettings, prepare
 from ..study import report
@@ -40,7 +40,8 @@ OPTIONS = dict(   # name → (default, accepted values or None, help); what each
                                          'from nothing (off), or from the courses of chapter 20 alone (auto)'),
     detector=('haar', None, 'of faces: haar, yunet, or a file of its weights'),
     apex=('spotted', ('spotted', 'annotated', 'centre'), 'by chapter 24, by the sheet of Part A, or the centre'),
-    color_mode=(AUTO, (AUTO, *color_chans), 'latent_emotion: the frame, its change since the onset, or both; auto: the '
+    color_mode=(AUTO, (AUTO, *color_chans, 'flow'), 'latent_emotion: the frame, its change since the onset, both, or pictures of what '
+                                                    'moved (chapter 23b); auto: the '
                                             'frame for ImageNet weights, the change for random ones'),
     reading=(READINGS[0], READINGS, 'of guided attention, see chapter 33'),
     mirror=(True, (False, True), 'latent_product: the mean of a clip and its mirror image'),
@@ -156,11 +157,15 @@ def keep_motion(data:Prepared, p:Parameters, read:set) -> Prepared:
     return data.with_x(**new)
 
 # %% ../../nbs/60_casme3_experiment.ipynb #cell-032
+def given_as(p:Parameters) -> str:
+    "How a backbone takes its colour pictures; those of flow are as they are."
+    return 'frame' if p.color_mode == 'flow' else p.color_mode
+
 def keep_tokens(data:Prepared, p:Parameters) -> Prepared:
     """The set with `color_tokens` and `depth_tokens` of frozen backbones beside its frames; `info['weights']` says what
     they are."""
     new, weights, info = {}, 'none', data.info
-    nets, modes = make_backbones(p.modalities, p.backbone, p.weights, p.color_mode, info['settings']['size'])
+    nets, modes = make_backbones(p.modalities, p.backbone, p.weights, given_as(p), info['settings']['size'])
     for kind, net in nets.items():
         key = token_key(net, info['fingerprint'], kind, modes[kind])
         def make(tmp):
@@ -170,6 +175,13 @@ def keep_tokens(data:Prepared, p:Parameters) -> Prepared:
         weights = net.weights
     return replace(data.with_x(**new), info=dict(info, weights=weights))
 
+def keep_flow(data:Prepared, p:Parameters) -> Prepared:
+    "The set with pictures of what moved (chapter 23b) in the place of its colour frames."
+    key = fingerprint(settings=dict(source=data.info['fingerprint'], code=code_key(flow_pictures)))
+    def make(tmp): write_array(tmp, flow_pictures(data.x['color'], data.x['mask']))
+    pictures = kept_array(cache_dir()/'flow'/f"{data.info['name']}-{key}.npy", make)
+    return replace(data.with_x(color=pictures), info=dict(data.info, fingerprint=key))
+
 def load_set(p:Parameters, reader:CasMe3) -> Prepared:
     "The prepared set, or the coded action units."
     if p.model == 'annotation': data = annotations(reader.root, **files_read(p))
@@ -178,8 +190,9 @@ def load_set(p:Parameters, reader:CasMe3) -> Prepared:
                                    apex=p.apex, clean_depth=p.clean_depth, baseline=p.baseline == 'on')
         data = prepare(reader, settings, p.strict)
     read = read_by(p, but=('backbone',))
-    if not p.finetune and {'color_tokens', 'depth_tokens'} & read: data = keep_tokens(data, p)
     data = keep_motion(data, p, read)
+    if p.color_mode == 'flow': data = keep_flow(data, p)
+    if not p.finetune and {'color_tokens', 'depth_tokens'} & read: data = keep_tokens(data, p)
     if not {'color', 'depth'} & set(p.modalities): data.info = dict(data.info, detector='none')
     return data
 
@@ -197,7 +210,7 @@ def network(p:Parameters, data:Prepared) -> Recipe:
     make = partial(LatentEmotion, num_classes=len(data.classes), modalities=mods, backbone=backbone,
                    weights=p.weights, freeze=kept, dim=p.dim, width=p.get('width', 16),
                    hidden=p.get('hidden', 64), frame_weighting=p.frame_weighting, fusion=p.fusion,
-                   **{k: p[k] for k in _PASSED if k in p}, **shape)
+                   **{k: given_as(p) if k == 'color_mode' else p[k] for k in _PASSED if k in p}, **shape)
     return Recipe(make, inputs=inputs, epochs=p.epochs, batch=p.batch, lr=p.lr, scale=p.scale,
                   device=p.device, backbone_lr=p.get('backbone_lr', 0.) if backbone else 0.)
 
