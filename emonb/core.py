@@ -166,7 +166,7 @@ def notebook_values(names:dict,     # a notebook's `globals()`
 
 # %% ../nbs/00_core.ipynb #cell-053
 def merged(tables) -> dict:
-    "Name → (default, accepted, help) of several tables: the first one's words, and every value that one of them accepts."
+    "Name → (default, accepted, help) of several tables: the first one's words, every value that one of them accepts."
     out = {}
     for name, (default, accepted, text) in (row for t in tables for row in t.items()):
         known = out.get(name, (default, accepted, text))

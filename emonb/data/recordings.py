@@ -17,7 +17,8 @@ from typing import Protocol
 
 import numpy as np, pandas as pd
 
-from ..core import DataError, Damaged, EmonbError, atomic_path, cache_dir, kept_file, note, one_of, read_sealed, set_aside, sha256_of, write_sealed
+from ..core import (DataError, Damaged, EmonbError, atomic_path, cache_dir, kept_file, note, one_of, read_sealed,
+                        set_aside, sha256_of, write_sealed)
 from .people import name_defects, same_people
 
 # %% ../../nbs/10_recordings.ipynb #cell-005
@@ -321,5 +322,5 @@ def kept_array(path, make) -> np.memmap:
     return a
 
 def kept_beside(data:Prepared, what:str, key:str, make) -> np.memmap:
-    "`kept_array` of something made from a set, in the cache under the set's name, what it is, and a key of all it depends on."
+    "`kept_array` of something made from a set, in the cache under the set's name, what it is, and a key."
     return kept_array(cache_dir()/'tokens'/f"{data.info['name'].split()[0]}-{what}-{key}.npy", make)

@@ -103,7 +103,8 @@ class Pretrained:
         few = np.linspace(0, len(y) - 1, 8).round().astype(int)
         said = [f'v {v:+.1f} → {w:+.1f}\na {a:+.1f} → {b:+.1f}' for (v, a), (w, b) in zip(y[few], p[few])]
         scatter = report.plot_agreement(y, p, self.entries[0]['scores'], self.losses, mark,
-                                        'held-out faces, rated and predicted', ' (÷ 10)', '½ (1 − CCC) + ½ squared error')
+                                        'held-out faces, rated and predicted', ' (÷ 10)',
+                                        '½ (1 − CCC) + ½ squared error')
         return dict(scatter=scatter, faces=report.plot_pictures(self.faces.x[self.test][few], said, mark,
                                                                 'held-out faces: rating → prediction (÷ 10)'))
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'ASKED', 'STRICTER', 'BESIDE', 'WORDS', 'plain_ingest', 'our_ingest', 'measure_ingest',
-           'measure_batches', 'trainer', 'measure_transformer', 'measure_fused', 'decode', 'measure_video',
-           'measure_memory', 'ratios_of', 'Speed', 'run', 'show_verdict', 'show_part', 'show_memory']
+           'measure_batches', 'trainer', 'measure_transformer', 'measure_fused', 'measure_video', 'measure_memory',
+           'ratios_of', 'Speed', 'run', 'show_verdict', 'show_part', 'show_memory']
 
 # %% ../../nbs/65_speed.ipynb #cell-002
 import pickle, shutil, tempfile, time
@@ -23,7 +23,7 @@ from ..data.recordings import PerSample, Prepared, batch
 from ..data.simulate_deap import DeapTwin, deap_set, simulated_deap_root
 from ..models.deep_fusion import DeepFusion
 from ..models.eeg_transformer import rivals
-from ..signals.faces import crop_video
+from ..signals.faces import crop_video, decode
 from ..signals.prepare_deap import DeapSettings, prepare_deap
 from ..study import report
 from ..study.clock import own_cache, peak_memory_apart, side_by_side
@@ -39,7 +39,8 @@ def plain_ingest(reader:Deap, out):
     for part, name in zip(x.reshape(len(who), trials, W, len(CHANNELS), rate), who):
         with open(reader.files['dat'][name], 'rb') as f: data = pickle.load(f, encoding='latin1')['data']
         blocks = data.reshape(trials, len(CHANNELS), BASELINE_S + W, rate).transpose(0, 2, 1, 3)
-        np.subtract(blocks[:, BASELINE_S:], blocks[:, :BASELINE_S].mean(1, keepdims=True), casting='same_kind', out=part)
+        np.subtract(blocks[:, BASELINE_S:], blocks[:, :BASELINE_S].mean(1, keepdims=True), out=part,
+                    casting='same_kind')
     x.flush()
 
 def our_ingest(root, features:bool=False) -> Prepared:
@@ -65,8 +66,8 @@ def measure_ingest(root, repeats:int=3) -> tuple[pd.DataFrame, Prepared]:
 
 # %% ../../nbs/65_speed.ipynb #cell-011
 def measure_batches(data:Prepared, repeats:int=5, threads:int=1, size:int=64) -> pd.DataFrame:
-    """Times of one shuffled pass by two per-sample loaders and by ours with `threads` and with one, and of a bare copy, on
-    the same mapped file."""
+    """Times of one shuffled pass over the same mapped file by two per-sample loaders, by ours with `threads` and with one,
+    and of a bare copy."""
     with own_cache() as tmp, fixed_threads(threads):
         np.save(tmp/'bio.npy', data.x['bio'])
         bio = np.load(tmp/'bio.npy', mmap_mode='r')
@@ -84,7 +85,8 @@ def measure_batches(data:Prepared, repeats:int=5, threads:int=1, size:int=64) ->
             return len(bio)
         times, gave = side_by_side({
             'Dataset + DataLoader': plain, 'Dataset + DataLoader, labels in an array': lambda: plain(mapped.y.tolist()),
-            'ours: one index a batch': ours, 'ours, one thread': lambda: ours(1), 'bare copy in order': copied}, repeats)
+            'ours: one index a batch': ours, 'ours, one thread': lambda: ours(1),
+            'bare copy in order': copied}, repeats)
     if set(gave.values()) != {len(data)}: raise AssertionError('a window was left out')
     return times
 
@@ -137,7 +139,8 @@ def measure_fused(windows:int=128, steps:int=4, size:int=64, threads:int=1, repe
         maps = torch.from_numpy(kept.parts['face'].cnn_features(data.x['face']))
         once = time.perf_counter() - once
         nets = {'CNN in the loop, trained': (trained, full, 1), 'CNN in the loop, frozen': (frozen, full, 1),
-                'CNN frozen, maps kept': (kept, dict(signals, face_maps=maps), 10), 'signals alone': (alone, signals, 10)}
+                'CNN frozen, maps kept': (kept, dict(signals, face_maps=maps), 10),
+                'signals alone': (alone, signals, 10)}
         jobs = {k: partial(trainer(net, x, y), rows*turns) for k, (net, x, turns) in nets.items()}
         times, _ = side_by_side(jobs, repeats)
     n = sum(map(len, rows))*np.array([turns for _, _, turns in nets.values()])
@@ -145,13 +148,6 @@ def measure_fused(windows:int=128, steps:int=4, size:int=64, threads:int=1, repe
                              once_s=[0., 0., once, 0.]))
 
 # %% ../../nbs/65_speed.ipynb #cell-021
-def decode(path, pictures:bool=True) -> int:
-    "The number of frames of a video, each decoded, and with `pictures` turned into a picture."
-    video, n = cv2.VideoCapture(str(path)), 0
-    while video.read()[0] if pictures else video.grab(): n += 1
-    video.release()
-    return n
-
 def measure_video(paths, repeats:int=3, threads:int=1) -> pd.DataFrame:
     "Times of decoding alone (two kinds), of our way, and of searching every sampled picture anew, over all videos."
     def faces(**how): return sum((~crop_video(p, **how)[1]).sum() for p in paths)
@@ -221,7 +217,8 @@ class Speed:
         times = self.tables['ingest'].processor_s.to_numpy()
         self.ratios = ratios_of(self.tables, ASKED)
         self.more = dict(ratios_of(self.tables, {**BESIDE, **STRICTER}), ingest_processor=float(times[1]/times[0]))
-        self.notes = [f"{self.run['cpus']} processors, {self.run['platform']}; {self.parameters.threads} of training's threads"]
+        where = f"{self.run['cpus']} processors, {self.run['platform']}"
+        self.notes = [f"{where}; {self.parameters.threads} of training's threads"]
 
     def verdict(self) -> pd.DataFrame:
         "What was asked, what was found, and whether it is reached: one row a ratio, then one a stricter reference."

@@ -296,8 +296,9 @@ class Result(Outcome):
     def side_by_side(self, target:str='') -> pd.DataFrame:
         "The protocols beside each other: ACC and UAR of each method, of windows and, where they decide, of trials."
         tables = {what: self.table(target, what) for what in (('window', 'trial') if self.main.trials else ('window',))}
-        of = (f', {target}' if target else '') + (f", rule {self.parameters['rule']}" if 'rule' in self.parameters else '')
-        return report.side_by_side(tables, f'{self.name}{of}: protocols side by side')
+        of = [target] if target else []
+        if 'rule' in self.parameters: of.append(f"rule {self.parameters['rule']}")
+        return report.side_by_side(tables, f"{', '.join([self.name, *of])}: protocols side by side")
 
     def paper_table(self) -> pd.DataFrame:
         "The paper's own figure (accuracy averaged over folds, then subjects, then targets) of each model and protocol."
@@ -321,7 +322,8 @@ class Result(Outcome):
         if self.several:
             found = dict(protocols=report.plot_protocols({t: self.table(t) for t in self.targets}))
             for t in self.targets:
-                judged = {f'{b.protocol}, {len(b.block.splits)} folds': (b.y, b.entries[0].yhat, b.subject) for b in self.of(t)}
+                judged = {f'{b.protocol}, {len(b.block.splits)} folds': (b.y, b.entries[0].yhat, b.subject)
+                          for b in self.of(t)}
                 text = f'{t}: {first.name}, decisions of windows'
                 found[f'per_subject_{t}'] = report.plot_subjects(judged, mark, text)
             return found
@@ -333,9 +335,10 @@ class Result(Outcome):
 # %% ../../nbs/55_experiment.ipynb #cell-024
 def block_summary(b:Judged) -> dict:
     "Metrics, floors and n of the first model; everything else beside them, and the same for trials where they decide."
-    out = dict(report.level(b.entries), model=b.entries[0].name, differences=b.differences.to_dict('records'), n_subjects=b.n_subjects,
-               folds=len(b.block.splits), notes=b.block.notes)
-    return dict(out, trial_level=report.level(b.trials), paper_figure=b.paper, n_trials=len(b.trial_table)) if b.trials else out
+    out = dict(report.level(b.entries), model=b.entries[0].name, differences=b.differences.to_dict('records'),
+               n_subjects=b.n_subjects, folds=len(b.block.splits), notes=b.block.notes)
+    if not b.trials: return out
+    return dict(out, trial_level=report.level(b.trials), paper_figure=b.paper, n_trials=len(b.trial_table))
 
 def write_result(r:Result):
     "Predictions, tables, figures and, last, `summary.json` in the out folder."
@@ -351,7 +354,8 @@ def write_result(r:Result):
         protocols = {q: {b.target: block_summary(b) for b in r.blocks if b.protocol == q} for q in r.protocols}
         if r.published is not None: extra['published'] = r.published.to_dict('records')
         more = dict(protocols=protocols, extra=dict(extra, paper_figure=r.paper_table().to_dict('records')))
-    said = report.summary(r.main.block.classes if not r.several else ['low', 'high'], r.provenance, dict(r.parameters), r.seconds, **more)
+    classes = ['low', 'high'] if r.several else r.main.block.classes
+    said = report.summary(classes, r.provenance, dict(r.parameters), r.seconds, **more)
     report.write_report(r.out, predictions, r.tables(), r.figures(), said)
 
 # %% ../../nbs/55_experiment.ipynb #cell-026

@@ -263,7 +263,7 @@ def floors(meta, y, splits, num_classes:int, seed:int=0,
 
 # %% ../../nbs/51_metrics.ipynb #cell-064
 def floors_by_labels(meta, pairs, num_classes:int, **how) -> dict:
-    "`floors` of [(labels, the splits that share them)], put together: name → (draws, N); further arguments are those of `floors`."
+    "`floors` (with its arguments) of [(labels, the splits that share them)], put together: name → (draws, N)."
     out = {}
     for y, splits in pairs:
         at = np.concatenate([s.test for s in splits])

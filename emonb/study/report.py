@@ -85,8 +85,8 @@ def level(entries:list) -> dict:
     "What a summary says of several `Entry`: metrics of the first, those of the others by kind, and n."
     def plain(m): return {k: {v: m.scores[k][v] for v in ('value', 'low', 'high')} for k in METRICS}
     def kinds(*kind): return {m.name: plain(m) for m in entries[1:] if m.kind in kind}
-    return dict(metrics=plain(entries[0]), floors=kinds('floor'), baselines=kinds('baseline', 'model'), oracle=kinds('oracle'),
-                replica=kinds('reference'), n=entries[0].yhat.shape[1])
+    return dict(metrics=plain(entries[0]), floors=kinds('floor'), baselines=kinds('baseline', 'model'),
+                oracle=kinds('oracle'), replica=kinds('reference'), n=entries[0].yhat.shape[1])
 
 # %% ../../nbs/54_report.ipynb #cell-011
 def results_table(entries,            # list of `entry`
@@ -378,7 +378,8 @@ def in_words(tables:dict,                  # target → results table of all its
     "One line a target and protocol."
     lines = []
     for (target, protocol), d in differences[differences.metric == 'UAR'].groupby(['target', 'protocol'], sort=False):
-        t = tables[target][tables[target].protocol == protocol].assign(uar=lambda t: t.UAR.map(lambda cell: _read(cell)[0]))
+        t = tables[target][tables[target].protocol == protocol]
+        t = t.assign(uar=[_read(cell)[0] for cell in t.UAR])
         first, known = t.iloc[0], dict(zip(d.comparison, d.verdict))
         line = f'- {target}, {protocol}: {first.method} UAR {number(first.uar)}'
         for kind in ('baseline', 'floor'):
