@@ -320,7 +320,7 @@ def binarise(ratings, rule='>=5', train=None):
 
 # %% ../../nbs/12_deap.ipynb #cell-074
 def labels_of(meta, target, rule='>=5', train=None):
-    "(N,) 0 or 1 for every row of a table with ratings; rule `mean` is that of the `train` rows or, without them, of each subject's trials."
+    "(N,) 0 or 1 for every row; rule `mean` is that of the `train` rows or, without them, of each subject's trials."
     if rule != 'mean' or train is not None: return binarise(meta[target], rule, train)
     own = meta.drop_duplicates('trial').groupby('subject')[target].mean()
     return (meta[target] >= meta.subject.map(own)).to_numpy().astype(np.int64)

@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import numpy as np, pandas as pd
 
-from ..core import (EmonbError, Parameters, check_table, listed, note, one_of, processors, provenance_of_run,
+from ..core import (EmonbError, Parameters, check_table, listed, note, one_of, options_of, processors, provenance_of_run,
                         seeds_of, write_bytes, write_json)
 from ..data.recordings import Prepared
-from .by_name import SETS, experiment_of, options_of
+from .by_name import SETS, experiment_of
 from ..models.registry import entry
 from ..study import metrics, report
 from ..study.experiment import (AUTO, Block, Experiment, Judged, at_work, check_parameters, judge, open_set,
@@ -132,7 +132,7 @@ def sized(e:Experiment, p:Parameters) -> Experiment:
 def base_of(e:Experiment, p:Parameters) -> dict:
     "What the reference and every change are given alike."
     alike = ('protocol', 'seeds', 'epochs', 'folds', 'source', 'root', 'out', 'strict', 'workers', 'device')
-    return {**{k: p[k] for k in alike if k in e.table}, **options_of(e, p.options)}
+    return {**{k: p[k] for k in alike if k in e.table}, **options_of(p.options, e.table)}
 
 # %% ../../nbs/68_ablations.ipynb #cell-014
 class Variant(NamedTuple):

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ..code_key import code_key
-from ..core import EmonbError, Parameters, cache_dir, fingerprint, listed, one_of
+from ..core import EmonbError, Parameters, fingerprint, listed, one_of
 from ..data.casme3 import CasMe3, annotations
-from ..data.recordings import Prepared, kept_array, write_array
+from ..data.recordings import Prepared, kept_beside, write_array
 from ..data.simulate import Casme3Twin, oracle, simulated_root
 from .own_set import COMMON, EFFECT, check_asked, in_sentences, named_system, read_by, systems_of, training
 from ..models.backbones import color_chans, extract_tokens, token_key
@@ -149,7 +149,7 @@ def keep_motion(data:Prepared, p:Parameters, read:set) -> Prepared:
         if not made: made.update(motion_tokens(data.x['color'], data.x.get('depth'), data.x['mask']))
         write_array(tmp, made[k])
     for k in sorted(read & {'flow_tokens', 'difference_tokens', 'change_tokens'}):
-        new[k] = kept_array(cache_dir()/'tokens'/f"{data.info['name']}-{k}-{key}.npy", partial(make, k=k))
+        new[k] = kept_beside(data, k, key, partial(make, k=k))
     if 'physio_courses' in read:
         x, rate = np.asarray(data.x['physio']), data.info['rate']
         if p.window == 'onset' and p.baseline == AUTO: x = since_onset(x, rate, data.info['signals'])
@@ -171,7 +171,7 @@ def keep_tokens(data:Prepared, p:Parameters) -> Prepared:
         def make(tmp):
             write_array(tmp, extract_tokens(net, data.x[kind], data.x['mask'], kind=kind, mode=modes[kind],
                                             device=p.device))
-        new[f'{kind}_tokens'] = kept_array(cache_dir()/'tokens'/f"{info['name']}-{kind}-{key}.npy", make)
+        new[f'{kind}_tokens'] = kept_beside(data, kind, key, make)
         weights = net.weights
     return replace(data.with_x(**new), info=dict(info, weights=weights))
 
@@ -179,7 +179,7 @@ def keep_flow(data:Prepared, p:Parameters) -> Prepared:
     "The set with pictures of what moved (chapter 23b) in the place of its colour frames."
     key = fingerprint(settings=dict(source=data.info['fingerprint'], code=code_key(flow_pictures)))
     def make(tmp): write_array(tmp, flow_pictures(data.x['color'], data.x['mask']))
-    pictures = kept_array(cache_dir()/'flow'/f"{data.info['name']}-{key}.npy", make)
+    pictures = kept_beside(data, 'flow', key, make)
     return replace(data.with_x(color=pictures), info=dict(data.info, fingerprint=key))
 
 def load_set(p:Parameters, reader:CasMe3) -> Prepared:

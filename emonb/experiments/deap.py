@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np, pandas as pd
 
 from ..code_key import code_key
-from ..core import DataError, EmonbError, Parameters, cache_dir, hash_files, listed, one_of, seed_everything
+from ..core import DataError, EmonbError, Parameters, hash_files, listed, one_of, seed_everything
 from ..data.deap import EEG, RULES, TARGETS, Deap, labels_of, parse_subjects
-from ..data.recordings import Prepared, kept_array
+from ..data.recordings import Prepared, kept_beside
 from ..data.simulate_deap import DeapTwin, oracle_of, simulated_deap_root
 from .own_set import check_asked, named_system, systems_of
 from ..models.baselines import support_vectors
@@ -136,9 +136,9 @@ def keep_maps(data:Prepared, weights:str, device:str='cpu') -> Prepared:
     seed_everything(0)
     net = FaceNet(freeze_cnn=True)
     load_cnn(net, weights, quiet=True)
-    parts = data.info['name'].split()[0], 'face', data.info['fingerprint'], content_of(weights) or 'random0'
-    path = cache_dir()/'tokens'/f"{'-'.join(parts)}-{code_key(FaceNet)}.npy"
-    return data.with_x(face_maps=kept_array(path, lambda tmp: write_maps(net.to(device), data.x['face'], tmp)))
+    key = '-'.join([data.info['fingerprint'], content_of(weights) or 'random0', code_key(FaceNet)])
+    maps = kept_beside(data, 'face', key, lambda tmp: write_maps(net.to(device), data.x['face'], tmp))
+    return data.with_x(face_maps=maps)
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-023
 def systems(p:Parameters, data:Prepared|None=None) -> dict:

@@ -15,7 +15,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 
 from ..core import EmonbError, Parameters, listed
-from ..data.fmov import (KINDS, RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative, second_features, small_root,
+from ..data.fmov import (RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative, second_features, small_root,
                              write_tree)
 from ..data.recordings import Prepared
 from ..data.twins import twin_root

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BOX_EYES', 'YUNET', 'EYES_APART', 'EYES_DOWN', 'Face', 'HaarDetector', 'yunet_weights', 'YuNetDetector',
            'make_detector', 'choose_face', 'face_pose', 'pose_transform', 'warp_color', 'warp_depth', 'find_faces',
-           'clip_pose', 'crop_clip', 'crop_depth', 'FaceFollower', 'sample_video', 'ahead', 'crop_video',
+           'clip_pose', 'crop_clip', 'crop_depth', 'FaceFollower', 'sample_video', 'ahead', 'crop_video', 'decode',
            'landmark_transform', 'crop_face', 'Crops', 'face_crops', 'grey_pixels']
 
 # %% ../../nbs/22_faces.ipynb #cell-002
@@ -380,6 +380,14 @@ def crop_video(path, fps:float=5., size:int=64, every:int=10, detector='haar', a
         raise DataError(f'{path}: a face in only {(~lost).sum()} of its {len(lost)} pictures (detector {follow.detect.name}); leave this trial out, or try another detector') from None
     out = np.stack([crops[k] for k in _nearest(~lost)]).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(out), lost, np.array(times)
+
+# %% ../../nbs/22_faces.ipynb #cell-068
+def decode(path, pictures:bool=True) -> int:
+    "The number of frames of a video, each decoded, and with `pictures` turned into a picture."
+    video, n = cv2.VideoCapture(str(path)), 0
+    while video.read()[0] if pictures else video.grab(): n += 1
+    video.release()
+    return n
 
 # %% ../../nbs/22_faces.ipynb #cell-057
 def landmark_transform(points, size:int=64, aspect:float=1.) -> np.ndarray:

@@ -4,23 +4,21 @@
 
 # %% auto #0
 __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'Experiment', 'check_parameters', 'settled', 'reductions', 'open_set',
-           'System', 'Block', 'plain_blocks', 'Entry', 'Judged', 'labelled', 'floors', 'predictions_of', 'differences',
-           'judge', 'judge_all', 'Outcome', 'Result', 'block_summary', 'write_result', 'show_setting', 'in_words',
-           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'Job', 'at_work', 'look', 'run']
+           'System', 'Block', 'plain_blocks', 'Judged', 'labelled', 'floors', 'predictions_of', 'differences', 'judge',
+           'judge_all', 'Outcome', 'Result', 'block_summary', 'write_result', 'show_setting', 'differences_of',
+           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'look', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
-import multiprocessing, time
+import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np, pandas as pd
 
-from ..core import (DataError, Parameters, check_table, device_of, listed, note, noted, processors,
-                        provenance_of_run, resolve, run_lock, seeds_of)
+from ..core import DataError, Parameters, at_work, check_table, listed, note, processors, provenance_of_run, seeds_of
 from ..data.people import told_names
 from ..data.recordings import Prepared
 from ..data.twins import find_set, has_truth
@@ -95,10 +93,8 @@ def reductions(e:Experiment, p:Parameters, provenance:str) -> pd.DataFrame:
     "What differs from the full setting, one row a number; the twin's size counts where there is a twin."
     def flat(d):
         numbers = {e.words.get(k, k): d[k] for k in e.presets['paper'] if k != 'twin'}
-        if provenance == 'simulated': numbers |= {f'twin: {k}': v for k, v in d.get('twin', {}).items()}
-        return {k: ', '.join(map(str, v)) if isinstance(v, tuple) else str(v).replace(',', ', ') for k, v in numbers.items()}
-    full, now = flat(e.presets['paper']), flat(p)
-    return pd.DataFrame([(k, v, now[k]) for k, v in full.items() if v != now[k]], columns=['setting', 'paper', 'this_run'])
+        return numbers | {f'twin: {k}': v for k, v in (d.get('twin', {}) if provenance == 'simulated' else {}).items()}
+    return report.reductions_table(flat(e.presets['paper']), flat(p))
 
 def open_set(e:Experiment, p:Parameters):
     "The reader of the set, or of its twin (chapter 10d decides)."
@@ -159,20 +155,6 @@ def plain_blocks(data:Prepared,
 
 # %% ../../nbs/55_experiment.ipynb #cell-020
 @dataclass
-class Entry:
-    "Predictions of one method under one protocol."
-    name: str
-    kind: str             # one of `report.KINDS`
-    yhat: np.ndarray      # (S, n) over seeds (or draws), for the tested rows
-    scores: dict = field(default_factory=dict)   # metric → value, low, high, sd
-    note: str = ''
-    weights: str = '–'
-    prob: np.ndarray|None = None   # (S, n) of the second class, by which trials are decided
-
-    @property
-    def uar(self) -> float: return self.scores['UAR']['value']
-
-@dataclass
 class Judged:
     "Every method on a block."
     block: Block
@@ -200,15 +182,9 @@ def labelled(data:Prepared, y:np.ndarray, classes:list) -> Prepared:
 
 def floors(e:Experiment, data:Prepared, b:Block) -> dict:
     "Name → (draws, N) predictions of the floors that say something about this set, −1 in rows no fold tests."
-    got, trees = {}, 50 if len(b.splits) <= 100 else 20
-    for y, splits in b.by_labels():
-        found = metrics.floors(data.meta, y, splits, len(b.classes), columns=e.columns, draws=e.draws, trees=trees)
-        at = np.concatenate([v.test for v in splits])
-        for k, name in e.floors.items():
-            if found.get(k) is None: continue
-            yhat = np.atleast_2d(found[k])
-            got.setdefault(name, np.full_like(yhat, -1))[:, at] = yhat[:, at]
-    return {name: got[name] for name in e.floors.values() if name in got}
+    found = metrics.floors_by_labels(data.meta, b.by_labels(), len(b.classes), columns=e.columns, draws=e.draws,
+                                     trees=50 if len(b.splits) <= 100 else 20)
+    return {name: found[k] for k, name in e.floors.items() if k in found}
 
 def predictions_of(data:Prepared, b:Block, name:str, recipe:Recipe, seeds:tuple, store=None, workers:int=1, executor=None) -> pd.DataFrame:
     "All folds of one system; where each fold has its own labels, one after the other. An estimator takes one seed."
@@ -248,10 +224,10 @@ def judge(e:Experiment, data:Prepared, b:Block, systems:dict, seeds:tuple=(0,), 
         yhat, prob = (np.stack([d[c].to_numpy(of) for d in each]) for c, of in (('yhat', int), ('p1', float)))
         if b.by_trial: paper[name] = float(np.mean([metrics.paper_figure(d)['ACC'] for d in each]))
         said = 'transductive (z within each subject)' if recipe.scale == 'subject' else ''
-        entries.append(Entry(name, kind, yhat, note=said, weights=weights, prob=prob))
+        entries.append(report.Entry(name, kind, yhat, note=said, weights=weights, prob=prob))
     known = {'oracle (knows how the twin was made)': ('oracle', truth[None])} if truth is not None else {}
     known.update({name: ('floor', yhat) for name, yhat in floors(e, data, b).items()})
-    entries += [Entry(name, kind, yhat[:, rows], prob=yhat[:, rows]) for name, (kind, yhat) in known.items()]
+    entries += [report.Entry(name, kind, yhat[:, rows], prob=yhat[:, rows]) for name, (kind, yhat) in known.items()]
     groups, table = [who, trial] if b.by_trial else who, metrics.trial_rows(meta, y)
     for m in entries: m.scores = metrics.scores_over_seeds(y, m.yhat, groups, C)
     trials = [replace(m, yhat=metrics.trial_yhat(m.prob, trial)) for m in entries] if b.by_trial else []
@@ -318,10 +294,8 @@ class Result(Outcome):
     def table(self, of, what:str='window') -> pd.DataFrame:
         "The results table of one block, or of all blocks of a target; `what`: decisions of a window or a trial."
         blocks = [of] if isinstance(of, Judged) else self.of(of)
-        b, rows = blocks[0], [report.entry(
-            m.name + (f' [{m.note}]' if m.note else ''), m.kind, m.scores, m.yhat.shape[1], b.n_subjects, b.protocol,
-            m.weights, len(m.yhat) if m.kind == 'model' else 1)
-            for b in blocks for m in (b.trials if what == 'trial' else b.entries)]
+        rows = [m.row(b.n_subjects, b.protocol) for b in blocks for m in (b.trials if what == 'trial' else b.entries)]
+        b = blocks[0]
         text = f', {b.target}: decisions of {what}s' if b.target else f': {b.protocol}, {len(b.block.splits)} folds'
         table = report.results_table(rows, self.provenance, self.name + text)
         return table.assign(people=self.standing.word, settings=self.standing.settings)
@@ -329,8 +303,9 @@ class Result(Outcome):
     def side_by_side(self, target:str='') -> pd.DataFrame:
         "The protocols beside each other: ACC and UAR of each method, of windows and, where they decide, of trials."
         tables = {what: self.table(target, what) for what in (('window', 'trial') if self.main.trials else ('window',))}
-        of = (f', {target}' if target else '') + (f", rule {self.parameters['rule']}" if 'rule' in self.parameters else '')
-        return report.side_by_side(tables, f'{self.name}{of}: protocols side by side')
+        of = [target] if target else []
+        if 'rule' in self.parameters: of.append(f"rule {self.parameters['rule']}")
+        return report.side_by_side(tables, f"{', '.join([self.name, *of])}: protocols side by side")
 
     def paper_table(self) -> pd.DataFrame:
         "The paper's own figure (accuracy averaged over folds, then subjects, then targets) of each model and protocol."
@@ -354,7 +329,8 @@ class Result(Outcome):
         if self.several:
             found = dict(protocols=report.plot_protocols({t: self.table(t) for t in self.targets}))
             for t in self.targets:
-                judged = {f'{b.protocol}, {len(b.block.splits)} folds': (b.y, b.entries[0].yhat, b.subject) for b in self.of(t)}
+                judged = {f'{b.protocol}, {len(b.block.splits)} folds': (b.y, b.entries[0].yhat, b.subject)
+                          for b in self.of(t)}
                 text = f'{t}: {first.name}, decisions of windows'
                 found[f'per_subject_{t}'] = report.plot_subjects(judged, mark, text)
             return found
@@ -366,14 +342,10 @@ class Result(Outcome):
 # %% ../../nbs/55_experiment.ipynb #cell-024
 def block_summary(b:Judged) -> dict:
     "Metrics, floors and n of the first model; everything else beside them, and the same for trials where they decide."
-    def plain(m): return {k: {v: m.scores[k][v] for v in ('value', 'low', 'high')} for k in metrics.METRICS}
-    def level(entries):
-        def kinds(*kind): return {m.name: plain(m) for m in entries[1:] if m.kind in kind}
-        return dict(metrics=plain(entries[0]), floors=kinds('floor'), baselines=kinds('baseline', 'model'), oracle=kinds('oracle'),
-                    replica=kinds('reference'), n=entries[0].yhat.shape[1])
-    out = dict(level(b.entries), model=b.entries[0].name, differences=b.differences.to_dict('records'), n_subjects=b.n_subjects,
-               folds=len(b.block.splits), notes=b.block.notes)
-    return dict(out, trial_level=level(b.trials), paper_figure=b.paper, n_trials=len(b.trial_table)) if b.trials else out
+    out = dict(report.level(b.entries), model=b.entries[0].name, differences=b.differences.to_dict('records'),
+               n_subjects=b.n_subjects, folds=len(b.block.splits), notes=b.block.notes)
+    if not b.trials: return out
+    return dict(out, trial_level=report.level(b.trials), paper_figure=b.paper, n_trials=len(b.trial_table))
 
 def write_result(r:Result):
     "Predictions, tables, figures and, last, `summary.json` in the out folder."
@@ -389,7 +361,8 @@ def write_result(r:Result):
         protocols = {q: {b.target: block_summary(b) for b in r.blocks if b.protocol == q} for q in r.protocols}
         if r.published is not None: extra['published'] = r.published.to_dict('records')
         more = dict(protocols=protocols, extra=dict(extra, paper_figure=r.paper_table().to_dict('records')))
-    said = report.summary(r.main.block.classes if not r.several else ['low', 'high'], r.provenance, dict(r.parameters), r.seconds, **more)
+    classes = ['low', 'high'] if r.several else r.main.block.classes
+    said = report.summary(classes, r.provenance, dict(r.parameters), r.seconds, **more)
     report.write_report(r.out, predictions, r.tables(), r.figures(), said, r.standing.sentence)
 
 # %% ../../nbs/55_experiment.ipynb #cell-026
@@ -402,33 +375,20 @@ def show_setting(r:Result):
     text = f"preset '{r.setting['preset']}': what differs from the full setting; every subject of this set is kept"
     if len(r.setting['reductions']): report.show_table(r.titled(r.setting['reductions'], text))
 
-def in_words(r:Result) -> str:
-    "One line a target and protocol: the first model's UAR, and how it stands against the best baseline and the best informed floor."
-    lines = []
-    for b in r.blocks:
-        first, *others = b.entries
-        known = {d['comparison'].removeprefix(f'{first.name} − '): d['verdict'] for d in b.differences.to_dict('records') if d['metric'] == 'UAR'}
-        line = f'- {b.target}, {b.protocol}: {first.name} UAR {report.number(first.uar)}'
-        for kind in ('baseline', 'floor'):
-            best = max((m for m in others if m.kind == kind and m.name in known), key=lambda m: m.uar, default=None)
-            if best: line += f'; against {best.name} ({report.number(best.uar)}): {known[best.name]}'
-        lines.append(line)
-    return '\n'.join([f"**{report.title('in words, decisions of windows', r.provenance)}**", '', *lines])
+def differences_of(blocks:list) -> pd.DataFrame:
+    "The paired differences of several blocks."
+    return pd.concat([b.differences.assign(target=b.target, protocol=b.protocol) for b in blocks], ignore_index=True)
 
 def show_differences(r:Result, blocks:list, text:str):
     "Every paired difference."
-    d = pd.concat([b.differences.assign(target=b.target, protocol=b.protocol) for b in blocks], ignore_index=True)
-    if not len(d): return
-    d = d.assign(p=d.p.map(lambda p: '< .001' if p < .001 else f'{p:.3f}'))
-    report.show_table(r.titled(d if r.several else d.drop(columns=['target', 'protocol']), text))
+    if not len(d := differences_of(blocks)): return
+    d = report.differences_table(d if r.several else d.drop(columns=['target', 'protocol']))
+    report.show_table(r.titled(d, text))
 
 def show_leaks(r:Result, blocks:list, text:str):
     "One line a kind of finding."
-    leaks = [b.leaks.assign(protocol=b.protocol) for b in blocks if len(b.leaks)]
-    if not leaks: return
-    by = (['protocol'] if len(blocks) > 1 else []) + ['finding', 'severity']
-    table = pd.concat(leaks).groupby(by, as_index=False).agg(splits=('split', 'nunique'), example=('detail', 'first'))
-    report.show_table(r.titled(table, text))
+    leaks = pd.concat([b.leaks.assign(protocol=b.protocol) for b in blocks])
+    if len(leaks): report.show_table(r.titled(report.leaks_table(leaks), text))
 
 def show_tables(r:Result):
     "One target: each protocol's results, its paired differences, what the leak audit sees. Several: the same in words."
@@ -439,7 +399,8 @@ def show_tables(r:Result):
     if r.standing.sentence: report.show_text(r.standing.sentence)
     for t in r.targets if len(r.protocols) > 1 or r.several else (): report.show_table(r.side_by_side(t))
     if r.several:
-        report.show_text(in_words(r))
+        tables = {t: r.table(t) for t in r.targets}
+        report.show_text(report.in_words(tables, differences_of(r.blocks), 'in words, decisions of windows'))
         report.show_table(r.paper_table())
     if r.published is not None: report.show_table(r.published, digits=2 if r.several else 3)
 
@@ -451,24 +412,6 @@ def show_details(r:Result):
     show_leaks(r, r.of(r.targets[0]), 'what the leak audit sees')
 
 # %% ../../nbs/55_experiment.ipynb #cell-027
-@dataclass
-class Job:
-    "One piece of work that holds its out folder."
-    parameters: Parameters
-    out: Path
-    device: str
-    notes: list
-    start: float = field(default_factory=time.perf_counter)
-
-    @property
-    def seconds(self) -> float: return time.perf_counter() - self.start
-
-@contextmanager
-def at_work(p:Parameters):
-    "The job of these checked parameters, its folder held as long as it lasts."
-    device, out = device_of(p.get('device', 'cpu')), resolve(p.out)
-    with run_lock(out), noted() as notes: yield Job(p, out, device, notes)
-
 def look(r:Result):
     "Write down that this result was seen (chapter 57)."
     m = r.main.entries

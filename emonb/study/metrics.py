@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'MEASURES', 'confusion', 'scores', 'bootstrap', 'scores_over_seeds', 'paired', 'worded', 'verdict',
-           'permutation_null', 'null_p', 'null_band', 'floors', 'per_subject', 'trial_decisions', 'trial_yhat',
-           'trial_rows', 'paper_figure', 'agreement', 'difference']
+           'permutation_null', 'null_p', 'null_band', 'floors', 'floors_by_labels', 'per_subject', 'trial_decisions',
+           'trial_yhat', 'trial_rows', 'paper_figure', 'agreement', 'difference', 'agreements']
 
 # %% ../../nbs/51_metrics.ipynb #cell-002
 import numpy as np
@@ -261,6 +261,18 @@ def floors(meta, y, splits, num_classes:int, seed:int=0,
     out['metadata'] = max(metadata, key=lambda yhat: _tested_uar(y, yhat, num_classes))
     return {k: v if (v >= 0).any() else None for k, v in out.items()}
 
+# %% ../../nbs/51_metrics.ipynb #cell-064
+def floors_by_labels(meta, pairs, num_classes:int, **how) -> dict:
+    "`floors` (with its arguments) of [(labels, the splits that share them)], put together: name → (draws, N)."
+    out = {}
+    for y, splits in pairs:
+        at = np.concatenate([s.test for s in splits])
+        for name, yhat in floors(meta, y, splits, num_classes, **how).items():
+            if yhat is None: continue
+            yhat = np.atleast_2d(yhat)
+            out.setdefault(name, np.full_like(yhat, -1))[:, at] = yhat[:, at]
+    return out
+
 # %% ../../nbs/51_metrics.ipynb #cell-047
 def per_subject(y, yhat,       # (N,) labels and predictions ((S, N): averaged over the lists)
                 subject        # (N,)
@@ -357,3 +369,15 @@ def difference(y, a, b, groups, n:int=2000, seed:int=0, level:float=.95, targets
     found = _resampled_agreement(y, [a, b], groups, n, seed)
     return {t: _ends(va['CCC'] - vb['CCC'], da['CCC'] - db['CCC'], groups, level)
             for t, ((va, da), (vb, db)) in zip(targets, found)}
+
+# %% ../../nbs/51_metrics.ipynb #cell-067
+def agreements(y, guesses:dict,      # name → (kind, predictions (N, 2))
+               groups,
+               beside:int=2          # so many after the first are compared with it
+              ) -> tuple[list, pd.DataFrame]:
+    "[dict of name, kind, prediction, scores], and CCC of the first minus that of the next ones."
+    entries = [dict(name=n, kind=k, prediction=p, scores=agreement(y, p, groups)) for n, (k, p) in guesses.items()]
+    first, *others = entries[:beside + 1]
+    apart = [dict(comparison=f"{first['name']} − {e['name']}", rating=k, **d) for e in others
+             for k, d in difference(y, first['prediction'], e['prediction'], groups).items()]
+    return entries, pd.DataFrame(apart)

@@ -255,8 +255,8 @@ def check_folds(meta, splits, disjoint=('subject',)):
     for s in splits: check_split(meta, s, disjoint)
     tested = np.bincount(np.concatenate([s.test for s in splits]), minlength=len(meta))
     if tested.max() > 1:
-        raise EmonbError(f'{splits[0].protocol}: row {tested.argmax()} is tested by {tested.max()} folds; scores are pooled '
-                         'over rows, so take folds that test each row once')
+        raise EmonbError(f'{splits[0].protocol}: row {tested.argmax()} is tested by {tested.max()} folds; scores are '
+                         'pooled over rows, so take folds that test each row once')
 
 # %% ../../nbs/50_splits.ipynb #cell-088
 def chosen(splits:list, folds:str) -> list:
@@ -265,8 +265,8 @@ def chosen(splits:list, folds:str) -> list:
     names, there = listed(folds), [s.name for s in splits]
     if len(names) == 1 and names[0] not in there and re.fullmatch('[0-9]+', names[0]):
         if names[0] in map(str, range(1, len(there) + 1)): return splits[:int(names[0])]
-        raise EmonbError(f"folds={folds[:20]}: {splits[0].protocol} has {len(there)}; give 1 to {len(there)}, all, or names "
-                         f"with commas between: {', '.join(there)}")
+        raise EmonbError(f"folds={folds[:20]}: {splits[0].protocol} has {len(there)}; give 1 to {len(there)}, all, or "
+                         f"names with commas between: {', '.join(there)}")
     for n in names: one_of('folds', n, there)
     return [s for s in splits if s.name in names]
 
