@@ -8,7 +8,7 @@ __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'Experiment', 'check_param
            'labelled', 'floors', 'predictions_of', 'worded', 'differences', 'judge', 'judge_all', 'Result',
            'plot_protocols', 'plot_subjects', 'block_summary', 'write_result', 'show_text', 'show_setting', 'in_words',
            'show_differences', 'show_leaks', 'show_tables', 'show_details', 'show_figures', 'show_provenance',
-           'protocols_table', 'show_protocols', 'Job', 'at_work', 'run']
+           'protocols_table', 'show_protocols', 'Job', 'write_cards', 'at_work', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
 import multiprocessing, re, time
@@ -27,6 +27,7 @@ from ..data.people import told_names
 from ..data.recordings import Prepared
 from ..data.twins import find_set
 from . import metrics, report
+from .networks import Networks
 from .report import titled
 from .results import Store, mixture
 from .splits import PROTOCOLS, Folds, check_split, leak_audit, make_splits, splits_of
@@ -43,6 +44,7 @@ PARAMETERS = dict(   # of every experiment; name → (default, accepted values o
     out=('results', None, 'folder for rows, predictions, figures and summary.json'),
     strict=(False, (False, True), 'stop at the first damaged file instead of repairing or leaving out, and counting'),
     workers=(0, None, 'processes for the folds; 0: one a core, 1 on a GPU'),
+    keep=(False, (False, True), 'keep every trained network in the out folder, with a card that says what it is'),
     device=(AUTO, None, 'auto, cpu, cuda'))
 FLOORS = dict(majority='majority of the training fold', stratified='stratified random', metadata='metadata only',
               stimulus='stimulus only', clock='clock only (minutes since start)')
@@ -581,6 +583,13 @@ class Job:
     @property
     def seconds(self) -> float: return time.perf_counter() - self.start
 
+def write_cards(r:Result, networks:Networks):
+    "A card for every system whose networks were kept, with its scores of this run."
+    for b in r.blocks:
+        for m in b.entries:
+            name = f'{m.name}, {b.target}' if b.target else m.name
+            networks.write_card(name, b.block.splits[0].protocol, r.data, r.name, m.scores, [*r.told, *b.block.notes, *r.notes])
+
 @contextmanager
 def at_work(p:Parameters):
     "The job of these checked parameters, its folder held as long as it lasts."
@@ -590,7 +599,8 @@ def at_work(p:Parameters):
 def run(e:Experiment, given:dict) -> Result:
     "Run an experiment from its parameters. Raises `EmonbError` with one sentence; whatever was finished stays in `out`."
     with at_work(check_parameters(e, given)) as job:
-        store, reader = Store(job.out), open_set(e, job.parameters)
+        networks = Networks(job.out) if job.parameters.keep else None
+        store, reader = Store(job.out, networks), open_set(e, job.parameters)
         p = settled(e, job.parameters, reader.provenance).but(root=str(reader.root), device=job.device)
         p = p.but(**e.settle(p, reader))
         data = e.prepare(p, reader)
@@ -604,4 +614,5 @@ def run(e:Experiment, given:dict) -> Result:
         result = Result(e, job.parameters.but(dataset=e.name), data, blocks, {**decided, **said}, provenance_of_run(job.device),
                         job.out, job.seconds, job.notes, e.told(p.but(**said), data))
         write_result(result)
+        if networks: write_cards(result, networks)
     return result
