@@ -10,7 +10,7 @@ LIB = ROOT/'emonb'
 CORE = ('core.py', 'code_key.py', 'command.py')    # what every wing may lean on, and the command, which leans on core alone
 WINGS = {   # wing → what its modules may import besides the core
     'data': ('data',), 'signals': ('data', 'signals'), 'models': ('models',),     # a model takes tensors
-    'study': ('study', 'data.recordings', 'data.people', 'data.twins'),           # tables, splits, recipes: no reader, no simulator, no model
+    'study': ('study', 'data.recordings', 'data.people', 'data.twins', 'models.registry'),    # tables, splits, recipes: no reader, no simulator, no model
     'experiments': ('experiments', 'study', 'models', 'signals', 'data')}         # a set declared: it knows them by name
 MODULES = [p.relative_to(LIB).as_posix() for p in sorted(LIB.rglob('*.py')) if not p.name.startswith('_')]
 

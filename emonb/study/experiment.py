@@ -6,7 +6,7 @@
 __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'Experiment', 'check_parameters', 'settled', 'reductions', 'open_set',
            'System', 'Block', 'plain_blocks', 'Judged', 'labelled', 'floors', 'predictions_of', 'differences', 'judge',
            'judge_all', 'Outcome', 'Result', 'block_summary', 'write_result', 'show_setting', 'differences_of',
-           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'look', 'run']
+           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'look', 'write_cards', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
 import multiprocessing
@@ -23,6 +23,7 @@ from ..data.people import told_names
 from ..data.recordings import Prepared
 from ..data.twins import find_set, has_truth
 from . import metrics, report
+from .networks import Networks
 from .results import Store, mixture
 from .settled import Standing, changed, log_look, need_confirmation, standing
 from .splits import PROTOCOLS, check_folds, chosen, leak_audit, make_splits, splits_by_name
@@ -40,6 +41,7 @@ PARAMETERS = dict(   # of every experiment; name → (default, accepted values o
     confirm=(False, (False, True), 'people nobody has looked at: settings as settled, one look (chapter 57)'),
     strict=(False, (False, True), 'stop at the first damaged file instead of repairing or leaving out, and counting'),
     workers=(0, None, 'processes for the folds; 0: one a core, 1 on a GPU'),
+    keep=(False, (False, True), 'keep every trained network in the out folder, with a card that says what it is'),
     device=(AUTO, None, 'auto, cpu, cuda'))
 FLOORS = dict(majority='majority of the training fold', stratified='stratified random', metadata='metadata only',
               stimulus='stimulus only', clock='clock only (minutes since start)')
@@ -418,10 +420,19 @@ def look(r:Result):
     log_look(r.standing, r.experiment.name, pd.concat([b.predictions for b in r.blocks]), [x.name for x in m if x.kind == 'model'],
              '; '.join(r.protocols), m[0].yhat.shape[1], len(m[0].yhat), {k: m[0].scores[k]['value'] for k in ('UF1', 'UAR')})
 
+def write_cards(r:Result, networks:Networks):
+    "A card for every system whose networks were kept, with its scores of this run."
+    for b in r.blocks:
+        for m in b.entries:
+            name = f'{m.name}, {b.target}' if b.target else m.name
+            networks.write_card(name, b.block.splits[0].protocol, r.data, r.name, m.scores, [*r.told, *b.block.notes, *r.notes])
+
+
 def run(e:Experiment, given:dict) -> Result:
     "Run an experiment from its parameters. Raises `EmonbError` with one sentence; whatever was finished stays in `out`."
     with at_work(check_parameters(e, given)) as job:
-        store, reader = Store(job.out), open_set(e, job.parameters)
+        networks = Networks(job.out) if job.parameters.keep else None
+        store, reader = Store(job.out, networks), open_set(e, job.parameters)
         p = settled(e, job.parameters, reader.provenance).but(root=str(reader.root), device=job.device)
         p = p.but(**e.settle(p, reader))
         how = standing(e.name, reader.provenance, getattr(reader, 'sources', ()), changed(e, job.parameters.but(preset=p.preset)), p.confirm)
@@ -439,4 +450,5 @@ def run(e:Experiment, given:dict) -> Result:
                         job.out, job.seconds, job.notes, e.told(p.but(**said), data), how)
         write_result(result)
         look(result)
+        if networks: write_cards(result, networks)
     return result
