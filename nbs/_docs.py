@@ -8,7 +8,6 @@ import json
 import os
 import posixpath
 import re
-import runpy
 import shutil
 import sys
 import tempfile
@@ -17,6 +16,9 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 NBS = Path(__file__).resolve().parent
+sys.path.insert(0, str(NBS))
+from _site.pages import write  # noqa: E402
+
 SITE = NBS/'_site'
 LINK = re.compile(r'(?<=\]\()(?![\w+.-]+:|[#/])([^)\s]+)')    # the target of a relative Markdown link
 
@@ -25,7 +27,7 @@ def has(directive, cell): return re.search(rf'^#\s*\|\s*{directive}\s*$', ''.joi
 
 
 def readme(index=NBS/'index.ipynb'):
-    "The text of README.md: prose, code that is not hidden, and stored text outputs, with links that count from the top."
+    "The text of README.md: prose, code that is not hidden, stored text outputs; links count from the top."
     parts = []
     for cell in json.loads(Path(index).read_text(encoding='utf-8'))['cells']:
         source = ''.join(cell['source'])
@@ -35,12 +37,14 @@ def readme(index=NBS/'index.ipynb'):
         for out in cell['outputs']:
             data = out.get('data', {})
             if 'text/markdown' in data: parts.append(''.join(data['text/markdown']))
-            elif text := ''.join(out.get('text', data.get('text/plain', ''))): parts.append(f'```\n{text.rstrip()}\n```')
+            elif text := ''.join(out.get('text', data.get('text/plain', ''))).rstrip():
+                parts.append(f'```\n{text}\n```')
     text = '\n\n'.join(p.strip() for p in parts if p.strip())
     return LINK.sub(lambda m: posixpath.normpath(posixpath.join(NBS.name, m[1])), text) + '\n'
 
 
-KEPT = ('title', 'dataset', 'provenance', 'classes', 'protocols', 'fingerprint', 'account', 'reductions', 'setting', 'run', 'notes')
+KEPT = ('title', 'dataset', 'provenance', 'classes', 'protocols', 'fingerprint', 'account', 'reductions', 'setting',
+        'run', 'notes')
 
 
 def keep(name, path):
@@ -48,6 +52,7 @@ def keep(name, path):
     said = json.loads(Path(path).read_text(encoding='utf-8'))
     kept = {k: said[k] for k in KEPT if k in said}
     kept['parameters'] = {k: v for k, v in said['parameters'].items() if k not in ('root', 'out', 'workers')}
+    if said['parameters'].get('root'): kept['parameters']['root'] = f"path/to/{said['dataset']}"
     target = SITE/'results'/f'{name}.json'
     target.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
     return target
@@ -64,7 +69,8 @@ class Links(HTMLParser):
         a = dict(attrs)
         if a.get('id'): self.anchors.add(a['id'])
         if tag == 'a' and a.get('name'): self.anchors.add(a['name'])
-        loads = tag in ('script', 'img', 'iframe', 'source') or (tag == 'link' and a.get('rel') not in ('canonical', 'next', 'prev', 'index', 'search'))
+        told = a.get('rel') in ('canonical', 'next', 'prev', 'index', 'search')
+        loads = tag in ('script', 'img', 'iframe', 'source') or (tag == 'link' and not told)
         target = a.get('href') or a.get('src')
         if not target: return
         if re.match(r'https?:|//', target): self.loaded += [target] if loads else []
@@ -81,7 +87,8 @@ def broken(site):
         for target in page.targets:
             file, anchor = urldefrag(target)
             there = (path.parent/unquote(file.partition('?')[0])).resolve() if file else path
-            if not there.exists() or (anchor and there in pages and unquote(anchor) not in pages[there].anchors): found.append(f'{name}: {target}')
+            lost = anchor and there in pages and unquote(anchor) not in pages[there].anchors
+            if lost or not there.exists(): found.append(f'{name}: {target}')
     return sorted(set(found))
 
 
@@ -92,14 +99,15 @@ def build(pages, out, scratch):
         from sphinx.cmd.build import build_main
     except ImportError as e: sys.exit(f"the site needs Sphinx, myst-nb and furo ({e}): pip install -e '.[docs]'")
     os.environ['EMONB_PAGES'] = str(pages)
-    return build_main(['-W', '--keep-going', '-q', '-b', 'html', '-c', str(SITE), '-d', f'{scratch}/trees', str(pages), str(out)]) == 0
+    options = ['-W', '--keep-going', '-q', '-b', 'html', '-c', str(SITE), '-d', f'{scratch}/trees']
+    return build_main([*options, str(pages), str(out)]) == 0
 
 
 def site(out=NBS.parent/'_docs'):
     "The whole site in `out`; what was there is replaced when the new one is whole."
     with tempfile.TemporaryDirectory(prefix='emonb-site-') as scratch:
         pages, made = Path(scratch)/'pages', Path(scratch)/'site'
-        runpy.run_path(str(SITE/'pages.py'))['write'](pages)
+        write(pages)
         if not build(pages, made, scratch): sys.exit('the site was not written: Sphinx complains above')
         if wrong := broken(made): sys.exit('\n'.join(['the site was not written; broken links:', *wrong]))
         shutil.rmtree(out, ignore_errors=True)

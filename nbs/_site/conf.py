@@ -1,4 +1,4 @@
-"""Sphinx settings of the site. `python nbs/_docs.py site` writes the pages it reads; nothing is imported or executed."""
+"""Sphinx settings of the site. `python nbs/_docs.py site` writes the pages it reads; nothing is run."""
 import json
 import os
 from configparser import ConfigParser
@@ -37,7 +37,8 @@ html_css_files = ['site.css']
 html_show_sourcelink = html_copy_source = False
 html_math_renderer = 'mathml'
 html_theme_options = dict(
-    source_repository=f"{cfg['git_url']}/", source_branch=cfg['branch'], source_directory='nbs/', top_of_page_buttons=[],
+    source_repository=f"{cfg['git_url']}/", source_branch=cfg['branch'], source_directory='nbs/',
+    top_of_page_buttons=[],
     light_css_variables={'color-brand-primary': '#0b5c8f', 'color-brand-content': '#0b5c8f'},
     dark_css_variables={'color-brand-primary': '#7cc4f0', 'color-brand-content': '#7cc4f0'})
 

@@ -43,7 +43,8 @@ def picture(summary):
         ax.set_title(f"{name}\n{TOLD.get(name, name)}, {block['n']} events", fontsize=9)
         ax.set_yticks(range(len(found)), [f'{method} ({kind})' for method, kind, _ in found], fontsize=8.5)
     people = max(block['n_subjects'] for block in summary['protocols'].values())
-    fig.suptitle(f"{summary['title']}: {people} real people\n95 % intervals over people; dotted: the highest floor", fontsize=10)
+    said = '95 % intervals over people; dotted: the highest floor'
+    fig.suptitle(f"{summary['title']}: {people} real people\n{said}", fontsize=10)
     return fig
 
 
