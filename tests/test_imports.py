@@ -129,6 +129,17 @@ WHY = {   # a requirement that nothing here imports by name → what it is for
 }
 
 
+DOCS = {   # what [docs] adds → what it is for
+    'sphinx': 'builds the site from its pages, with search, index and checked references',
+    'myst-nb': 'lets it read notebooks and Markdown, outputs as they are stored',
+    'furo': 'the theme: a sidebar, narrow and wide, light and dark',
+}
+
+
+def test_what_the_site_is_built_with_is_told():
+    assert required('docs_requirements') == set(DOCS) and not set(DOCS) & set.union(*(required(f'{k}requirements') for k in ('', 'notebook_', 'dev_')))
+
+
 def sources():
     "The Python of the modules, the tests, setup.py and the scripts of nbs/."
     return [*LIB.rglob('*.py'), *(ROOT/'tests').glob('*.py'), *(ROOT/'nbs').glob('*.py'), ROOT/'setup.py']
