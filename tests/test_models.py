@@ -238,6 +238,8 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     latent_guided=dict(num_classes=2, num_heads=2, signals=('EDA', 'BVP'), **PHYSIO),
     latent_product=dict(num_classes=2, dim=16, course_shape=(6, 4)),
     psnet=dict(num_classes=2, in_chans=2, **PHYSIO),
+    psnet_literal=dict(num_classes=2, in_chans=2, rate=64., length=640),
+    latent_emotion_literal=dict(num_classes=2, token_shape=(9, 12), signals=('EDA', 'BVP'), rate=64., length=640),
     eeg_transformer=dict(num_classes=2, **TRANSFORMER),
     face_net=dict(num_classes=2, frames=2, out_dim=8, embed_chans=8, hidden=16),
     deep_fusion=dict(num_classes=2, frames=2, **TRANSFORMER),
