@@ -2,11 +2,12 @@
 import numpy as np, pandas as pd, pytest, torch
 from torch import nn
 
-from emonb.core import EmonbError
+from emonb.core import DataError, EmonbError
 from emonb.data.recordings import Prepared
 from emonb.data.simulate import Casme3Twin, write_casme3
 from emonb.experiments.casme3 import CASME3, OPTIONS, load_set, systems
 from emonb.signals.physio import hjorth_courses, since_onset
+from emonb.signals.prepare import PrepareSettings, as_measured
 from emonb.study.experiment import check_parameters, run, settled
 from emonb.study.splits import Split
 from emonb.study.train import Recipe, fit_module
@@ -125,6 +126,11 @@ def test_the_backbone_learns_at_its_own_rate(opened):
     how = dict(model='latent_emotion', modalities='color', backbone='resnet10t', finetune=True)
     recipe = first_recipe(*opened(**how, backbone_lr=1e-5))
     assert recipe.backbone_lr == 1e-5 and any('backbone' in k for k, _ in recipe.make().named_parameters())
+
+
+def test_settings_that_cannot_be_met_are_refused():
+    with pytest.raises(EmonbError, match='window=onset'): PrepareSettings(baseline=True, window='clip')
+    with pytest.raises(DataError, match='clip 7: no valid depth'): as_measured(np.zeros((2, 4, 4), np.uint16), 'clip 7')
 
 
 def test_each_modality_alone(trees, tmp_path):

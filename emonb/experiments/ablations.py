@@ -28,7 +28,7 @@ from ..study import metrics, report
 from ..study.experiment import (AUTO, Block, Experiment, Judged, at_work, check_parameters, judge, open_set,
                                     predictions_of, settled, worded)
 from ..study.results import Store, mixture
-from ..study.train import end_with_parent
+from ..study.train import end_with_parent, is_network
 
 # %% ../../nbs/68_ablations.ipynb #cell-005
 class Change(NamedTuple):
@@ -145,8 +145,8 @@ def settled_for(e:Experiment, given:dict, reader, device:str) -> Parameters:
     "The parameters that a run of these would end with; what no parameter is called is a number of the preset."
     p = settled(e, check_parameters(e, {k: v for k, v in given.items() if k in e.table}), reader.provenance)
     numbers = {k: v for k, v in given.items() if k not in e.table}
-    taken = [k for m in listed(p.model) if m != AUTO for k in entry(m).arguments]
-    for k in numbers: one_of('change', k, [*e.presets['demo'], *taken])
+    for k in numbers.keys() - e.presets['demo'].keys():
+        one_of('change', k, [*e.presets['demo'], *(a for m in listed(p.model) for a in entry(m).arguments)])
     p = p.but(root=str(reader.root), device=device, **numbers)
     return p.but(**e.settle(p, reader))
 
@@ -193,7 +193,7 @@ class Tried:
     rows: list            # of `Changed`
     lacking: list         # (change, why) of what could not be run
     data: Prepared        # of the reference
-    seeds: tuple
+    seeds: tuple          # of the reference; none for an estimator, which is fitted once
 
     @property
     def first(self): return self.reference.entries[0]
@@ -238,7 +238,8 @@ def tried(e:Experiment, name:str, study:Study, found:list, lacking:list, store=N
     reference = judge(e, first.data, block, e.systems(first.p, first.data), seeds, store, workers, executor, truth)
     rows = [changed(e, v, reference, f'{name}, {v.change.part}, {v.change.name}', store, workers, executor)
             for v in found[1:]]
-    return Tried(name, study, reference, rows, lacking, first.data, seeds)
+    trained = is_network(system_of(e, first).recipe)
+    return Tried(name, study, reference, rows, lacking, first.data, seeds if trained else ())
 
 # %% ../../nbs/68_ablations.ipynb #cell-020
 def shown(d:dict) -> str:
@@ -267,8 +268,11 @@ def answer_of(t:Tried) -> str:
     by = {v: [r for r in t.rows if worded(r.differences['UF1']) == v] for v in verdicts}
     def names(rows): return '; '.join(f"{r.change.part} {r.change.name} ({shown(r.differences['UF1'])})" for r in rows)
     score, n = report.interval(t.first.scores['UF1']), len(t.rows)
+    seeds = f", seeds {', '.join(map(str, t.seeds))}" if t.seeds else ''
+    floor = max((m for m in t.reference.entries if m.kind == 'floor'), key=lambda m: m.scores['UF1']['value'])
     said = [f"{t.first.name} has UF1 {score} on {len(t.reference.block.rows)} samples of {t.reference.n_subjects} "
-            f"people, {t.reference.protocol}, seeds {', '.join(map(str, t.seeds))}."]
+            f"people, {t.reference.protocol}{seeds}; its highest floor is {floor.name} with "
+            f"{report.interval(floor.scores['UF1'])}."]
     if by['below']: said.append(f"Worse by the change: {names(by['below'])}.")
     if by['above']: said.append(f"Better by the change: {names(by['above'])}.")
     if by['no difference shown']: said.append(f"No difference shown: {names(by['no difference shown'])}.")
@@ -383,7 +387,8 @@ def told_of(e:Experiment, asked:Parameters, p:Parameters, done:list) -> list[str
     return [f"{len(t.reference.block.rows)} samples of {t.reference.n_subjects} people, "
             f"{t.reference.protocol} in {len(t.reference.block.splits)} folds; classes: "
             + ', '.join(f'{c} {k}' for c, k in zip(t.data.classes, counts)) + '.',
-            f"Seeds {', '.join(map(str, t.seeds))}: scores are pooled over folds, each seed by itself, then averaged.",
+            f"Seeds {', '.join(map(str, p.seeds))}: scores are pooled over folds, each seed by itself, then averaged; "
+            'what is no network is fitted once.',
             f"Preset {p.preset}; epochs: {asked.epochs or 'as the preset or the system says'}; "
             f"options of all: {asked.options or 'none'}."
             + (f" The twin: {', '.join(f'{k} {v}' for k, v in known.items())}." if known else '')]
