@@ -23,7 +23,7 @@ from emonb.models.face_net import AffectCNN, FaceNet, load_cnn, predict_affect, 
 from emonb.experiments import afew_va
 from emonb.experiments.afew_va import PARAMETERS, check_parameters, companions, hold_out, open_set, run
 from emonb.signals.faces import crop_face, face_crops
-from emonb.study import experiment
+from emonb.study import report
 from emonb.study.metrics import agreement, difference
 
 TINY = AfewVaTwin(clips=5, frames=4, actors=3, quirks=False, seed=4)
@@ -415,7 +415,7 @@ def test_a_whole_run(whole, tmp_path, capsys):
     assert all((tmp_path/'a'/f).stat().st_size > 0 for f in ('face_cnn_SIMULATED.safetensors', 'scatter.png', 'faces.png'))
     a, b = (load_file(tmp_path/n/'face_cnn_SIMULATED.safetensors') for n in 'ab')
     assert all(torch.equal(a[k], b[k]) for k in a) and np.array_equal(r.entries[0]['prediction'], again.entries[0]['prediction'])
-    for show in (afew_va.show_setting, afew_va.show_tables, experiment.show_figures, experiment.show_provenance): show(r)
+    for show in (afew_va.show_setting, afew_va.show_tables, report.show_figures, report.show_provenance): show(r)
     assert capsys.readouterr().out.count('SIMULATED') >= 6
 
 def test_nothing_half_written_is_left(tree, tmp_path):

@@ -348,8 +348,8 @@ def test_a_run_without_files(quick, apart):
     assert [s['protocols'][k]['n'] for k in X.PROTOCOLS] == [288, 288, 144]
     assert abs(s['metrics']['UAR']['value'] - .670) < .03 and abs(s['floors'][X.FLOOR]['UAR']['value'] - .784) < .02
     assert s['protocols']['leave_version_out']['floors'][X.FLOOR]['UAR']['value'] < .51
-    shown = experiment.protocols_table(r)
-    assert shown.shape[1] == 2 + 3 and shown.method[0] == 'hand features + logistic regression'
+    shown = r.side_by_side()
+    assert set(shown.decision) == {'window'} and shown.shape[1] == 4 + 2*3 and shown.method[0] == 'hand features + logistic regression'
 
 def test_predictions_do_not_depend_on_the_table(prepared):
     "Positions, starts and versions scrambled, the folds' rows the same: the same predictions."
@@ -401,7 +401,7 @@ def test_by_papermill_on_real_people(apart):
     status, said = papermill(NBS/'90_loso.ipynb', apart/'done.ipynb', dict(dataset='fmov', epochs=1, seeds=0, folds=2, out=apart/'out'), apart)
     assert status == 0, said[-3000:]
     s = json.loads((apart/'out'/'summary.json').read_text())
-    assert s['model'] == 'physiological network' and s['provenance'] == 'real' and s['n_subjects'] == 2
+    assert s['model'] == 'product of modalities (ours)' and s['provenance'] == 'real' and s['n_subjects'] == 2
     shown = json.dumps([c.get('outputs') for c in nbformat.read(apart/'done.ipynb', 4).cells])
-    for words in ('SHOWN', 'UAR under each protocol', X.FLOOR, 'development set'): assert words in shown
+    for words in ('SHOWN', 'protocols side by side', X.FLOOR, 'development set'): assert words in shown
     assert 'SIMULATED' not in shown

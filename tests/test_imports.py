@@ -10,7 +10,7 @@ LIB = ROOT/'emonb'
 CORE = ('core.py', 'code_key.py', 'command.py')    # what every wing may lean on, and the command, which leans on core alone
 WINGS = {   # wing → what its modules may import besides the core
     'data': ('data',), 'signals': ('data', 'signals'), 'models': ('models',),     # a model takes tensors
-    'study': ('study', 'data.recordings', 'data.people', 'data.twins'),           # tables, splits, recipes: no reader, no simulator, no model
+    'study': ('study', 'data.recordings', 'data.people', 'data.twins', 'models.registry'),    # tables, splits, recipes: no reader, no simulator, no model
     'experiments': ('experiments', 'study', 'models', 'signals', 'data')}         # a set declared: it knows them by name
 MODULES = [p.relative_to(LIB).as_posix() for p in sorted(LIB.rglob('*.py')) if not p.name.startswith('_')]
 
@@ -127,6 +127,17 @@ WHY = {   # a requirement that nothing here imports by name → what it is for
     'wheel': 'the wheel is built without a network, so it must be there',
     'pytest-xdist': 'pytest -n: the suite on several processors',
 }
+
+
+DOCS = {   # what [docs] adds → what it is for
+    'sphinx': 'builds the site from its pages, with search, index and checked references',
+    'myst-nb': 'lets it read notebooks and Markdown, outputs as they are stored',
+    'furo': 'the theme: a sidebar, narrow and wide, light and dark',
+}
+
+
+def test_what_the_site_is_built_with_is_told():
+    assert required('docs_requirements') == set(DOCS) and not set(DOCS) & set.union(*(required(f'{k}requirements') for k in ('', 'notebook_', 'dev_')))
 
 
 def sources():

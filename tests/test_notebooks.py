@@ -49,7 +49,7 @@ def test_notebook(path):
     assert not left, f'{path.name} leaves files in nbs/: {sorted(p.name for p in left)}'
 
 
-def test_index_shows_the_chapters_as_they_are():
+def test_index_shows_the_stored_results():
     def shown(nb): return [''.join(o['data']['text/markdown']) for c in nb.cells for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
     path = NBS/'index.ipynb'
     stored, now = shown(nbformat.read(path, as_version=4)), shown(execute(path))

@@ -79,6 +79,9 @@ def test_how_colour_is_given_to_the_backbone(opened):
     frame, onset = (opened(**how, color_mode=v)[1].x['color_tokens'] for v in ('frame', 'onset'))
     assert np.asarray(frame[:, 0]).std(0).max() > .01, 'a frame says who it is'
     assert np.asarray(onset[:, 0]).std(0).max() == 0 and np.asarray(onset[:, 1]).std(0).max() > 0, 'the onset is no change'
+    flow = opened(**how, color_mode='flow')[1]
+    pictures, moved = np.asarray(flow.x['color'])[:, :2, :2], np.asarray(flow.x['color_tokens'])[:, :2]
+    assert (pictures[:, 0] == 128).all() and (pictures[:, 1] != 128).any() and moved[:, 0].std(0).max() < .01 < moved[:, 1].std(0).max()
     both = first_recipe(*opened(**how, color_mode='both', finetune=True)).make()
     assert both.frames.modes == dict(color='both') and both.frames.backbones['color'].in_chans == 6
 

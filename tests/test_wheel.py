@@ -60,7 +60,7 @@ def test_metadata(built):
     notebooks = ini['notebook_requirements'].split()
     assert extra('notebooks') == notebooks and extra('dev')[:len(notebooks)] == notebooks
     assert len(extra('dev')) == len(notebooks) + len(ini['dev_requirements'].split())
-    assert {'jupyterlab', 'papermill', 'ipywidgets'} <= set(notebooks)
+    assert {'jupyterlab', 'papermill', 'ipywidgets'} <= set(notebooks) and extra('docs') == ['sphinx', 'myst-nb', 'furo']
 
 
 def test_import_with_nothing_else(environment, tmp_path):

@@ -6,10 +6,10 @@
 __all__ = ['EEG', 'PERIPHERAL', 'CHANNELS', 'KINDS', 'RAW', 'RATE', 'BASELINE_S', 'TRIAL_S', 'TRIALS', 'SUBJECTS', 'RATINGS',
            'ABSENT', 'ADMITTED', 'REFUSED', 'RULES', 'CODES', 'UNITS', 'FOLDERS', 'TARGETS', 'PlainType', 'PlainArray',
            'AsksForCode', 'ArrayUnpickler', 'load_arrays', 'Trials', 'find_defects', 'read_dat', 'ratings_file',
-           'expected', 'rating_cells', 'read_ratings', 'session_clock', 'binarise', 'BdfHeader', 'read_bdf_header',
-           'read_digital', 'decode_status', 'status_events', 'BdfSession', 'count_frames', 'video_frame', 'person_of',
-           'layout', 'inventory', 'parse_subjects', 'look_into', 'meet', 'choose', 'trial_table', 'Deap', 'name_lines',
-           'audit']
+           'expected', 'rating_cells', 'read_ratings', 'session_clock', 'binarise', 'labels_of', 'BdfHeader',
+           'read_bdf_header', 'read_digital', 'decode_status', 'status_events', 'BdfSession', 'count_frames',
+           'video_frame', 'person_of', 'layout', 'inventory', 'parse_subjects', 'look_into', 'meet', 'choose',
+           'trial_table', 'Deap', 'name_lines', 'audit']
 
 # %% ../../nbs/12_deap.ipynb #cell-002
 import codecs
@@ -317,6 +317,13 @@ def binarise(ratings, rule='>=5', train=None):
             raise EmonbError("rule=mean needs the training rows of the split: binarise(ratings, 'mean', train=split.train)")
         return (r >= r[np.asarray(train)].mean()).astype(np.int64)
     return {'>=5': r >= 5, '>5': r > 5, '>4.5': r > 4.5}[rule].astype(np.int64)
+
+# %% ../../nbs/12_deap.ipynb #cell-074
+def labels_of(meta, target, rule='>=5', train=None):
+    "(N,) 0 or 1 for every row; rule `mean` is that of the `train` rows or, without them, of each subject's trials."
+    if rule != 'mean' or train is not None: return binarise(meta[target], rule, train)
+    own = meta.drop_duplicates('trial').groupby('subject')[target].mean()
+    return (meta[target] >= meta.subject.map(own)).to_numpy().astype(np.int64)
 
 # %% ../../nbs/12_deap.ipynb #cell-025
 @dataclass(frozen=True)

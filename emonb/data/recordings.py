@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'PROVENANCE', 'MARKER', 'FORMS', 'FRAMES', 'Signals', 'Recording', 'Reader', 'provenance_of', 'check_meta',
-           'check_reader', 'Prepared', 'check_finite', 'from_arrays', 'batch', 'digest', 'digests', 'PreparedWriter',
-           'write_header', 'save', 'load', 'cached', 'write_array', 'add_array', 'kept_array']
+           'check_reader', 'Prepared', 'check_finite', 'from_arrays', 'batch', 'PerSample', 'digest', 'digests',
+           'PreparedWriter', 'write_header', 'save', 'load', 'cached', 'write_array', 'add_array', 'kept_array',
+           'kept_beside']
 
 # %% ../../nbs/10_recordings.ipynb #cell-002
 import hashlib, os, shutil, warnings
@@ -16,7 +17,8 @@ from typing import Protocol
 
 import numpy as np, pandas as pd
 
-from ..core import DataError, Damaged, EmonbError, atomic_path, kept_file, note, one_of, read_sealed, set_aside, sha256_of, write_sealed
+from ..core import (DataError, Damaged, EmonbError, atomic_path, cache_dir, kept_file, note, one_of, read_sealed,
+                        set_aside, sha256_of, write_sealed)
 from .people import name_defects, same_people
 
 # %% ../../nbs/10_recordings.ipynb #cell-005
@@ -192,6 +194,15 @@ def batch(data:Prepared, index, keys=None, device='cpu') -> dict:
     T = int(data.x['mask'][index].any(0).nonzero()[0].max()) + 1 if 'mask' in data.x else None
     return {k: _tensor(data.x[k][index, :T] if T and k in FRAMES else _rows(data.x[k], index), device) for k in keys}
 
+# %% ../../nbs/10_recordings.ipynb #cell-048
+class PerSample:
+    "One sample of an array and its label at a time, for a `DataLoader`; labels from the table, or from `labels`."
+    def __init__(self, data:Prepared, key:str, labels=None):
+        import torch
+        self.x, self.labels, self.tensor = data.x[key], data.meta.label if labels is None else labels, torch.tensor
+    def __len__(self): return len(self.x)
+    def __getitem__(self, i): return self.tensor(self.x[i]), self.labels[i]
+
 # %% ../../nbs/10_recordings.ipynb #cell-035
 def digest(a:np.ndarray) -> str:
     "sha256 of an array's type, shape and values; remembered for one that was checked on disk."
@@ -309,3 +320,7 @@ def kept_array(path, make) -> np.memmap:
     a = np.load(kept_file(path, make), mmap_mode='r')
     a.sha256 = digest(a)
     return a
+
+def kept_beside(data:Prepared, what:str, key:str, make) -> np.memmap:
+    "`kept_array` of something made from a set, in the cache under the set's name, what it is, and a key."
+    return kept_array(cache_dir()/'tokens'/f"{data.info['name'].split()[0]}-{what}-{key}.npy", make)

@@ -7,11 +7,11 @@ __all__ = ['VERSION', 'PARTS', 'RIGHT', 'LEFT', 'BACK', 'STAMP_HZ', 'STAMP_STEP'
            'FIXATION_S', 'AFTER_S', 'BLOCK', 'DeapTwin', 'check_twin', 'truth_table', 'oracle', 'gains',
            'stamp_of_signal', 'dat_trial', 'python2_pickle', 'write_dat', 'bdf_names', 'brain', 'bdf_trial',
            'bdf_bytes', 'bdf_header', 'write_bdf', 'stamp_frame', 'stamp_of_frame', 'face_action', 'write_video',
-           'write_ratings', 'write_deap', 'simulated_deap_root', 'deap_set', 'evidence_level', 'window_table',
-           'faces_of']
+           'write_ratings', 'write_deap', 'simulated_deap_root', 'oracle_of', 'deap_set', 'evidence_level',
+           'window_table', 'faces_of']
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-002
-import struct
+import json, struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -298,6 +298,16 @@ def write_deap(root, settings=None, label='writing the simulated DEAP', **knobs)
 def simulated_deap_root(settings=None, base=None):
     "The tree of these settings under `data/simulated` (or `base`), written now if it is not there. DataError for a folder that is not ours."
     return twin_root('deap', check_twin(settings or DeapTwin()), write_deap, base)
+
+# %% ../../nbs/17_simulate_deap.ipynb #cell-048
+def oracle_of(root, trials, modalities=PARTS) -> dict:
+    "Target → (n,) the best possible decisions on these trials ('s01_e05') of the twin at `root`."
+    said = json.loads((Path(root)/MARKER).read_text())['settings']
+    twin = DeapTwin(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+    truth = truth_table(twin)
+    names = [f'{s}_e{e:02d}' for s, e in zip(truth.subject, truth.experiment_id)]
+    best = oracle(twin, truth, modalities).set_axis(names)
+    return {t: best[t].loc[trials].to_numpy(np.int64) for t in best}
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-039
 def _pattern(seed, *keys, width=40):

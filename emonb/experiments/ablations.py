@@ -19,14 +19,14 @@ from typing import NamedTuple
 
 import numpy as np, pandas as pd
 
-from ..core import (EmonbError, Parameters, check_table, listed, note, one_of, processors, provenance_of_run,
+from ..core import (EmonbError, Parameters, check_table, listed, note, one_of, options_of, processors, provenance_of_run,
                         seeds_of, write_bytes, write_json)
 from ..data.recordings import Prepared
-from .by_name import SETS, experiment_of, options_of
+from .by_name import SETS, experiment_of
 from ..models.registry import entry
 from ..study import metrics, report
 from ..study.experiment import (AUTO, Block, Experiment, Judged, at_work, check_parameters, judge, open_set,
-                                    predictions_of, settled, worded)
+                                    predictions_of, settled)
 from ..study.results import Store, mixture
 from ..study.train import end_with_parent, is_network
 
@@ -132,7 +132,7 @@ def sized(e:Experiment, p:Parameters) -> Experiment:
 def base_of(e:Experiment, p:Parameters) -> dict:
     "What the reference and every change are given alike."
     alike = ('protocol', 'seeds', 'epochs', 'folds', 'source', 'root', 'out', 'strict', 'workers', 'device')
-    return {**{k: p[k] for k in alike if k in e.table}, **options_of(e, p.options)}
+    return {**{k: p[k] for k in alike if k in e.table}, **options_of(p.options, e.table)}
 
 # %% ../../nbs/68_ablations.ipynb #cell-014
 class Variant(NamedTuple):
@@ -258,14 +258,14 @@ def table_of(t:Tried, provenance:str) -> pd.DataFrame:
         p = '< .001' if d['p'] < .001 else report.number(d['p'], 3)
         scores = {m: report.interval(r.scores[m]) for m in COMPARED}
         rows.append(dict(part=r.change.part, change=r.change.name, **scores,
-                         **{f'{m} − reference': shown(r.differences[m]) for m in COMPARED}, p=p, verdict=worded(d),
+                         **{f'{m} − reference': shown(r.differences[m]) for m in COMPARED}, p=p, verdict=metrics.worded(d),
                          **alike, seeds=r.seeds, data=data))
     return report.titled(pd.DataFrame(rows), f'{t.name}: {t.study.question} (p and verdict: of UF1)', provenance)
 
 def answer_of(t:Tried) -> str:
     "What the rows say, in words; UF1."
     verdicts = ('below', 'above', 'no difference shown')
-    by = {v: [r for r in t.rows if worded(r.differences['UF1']) == v] for v in verdicts}
+    by = {v: [r for r in t.rows if metrics.worded(r.differences['UF1']) == v] for v in verdicts}
     def names(rows): return '; '.join(f"{r.change.part} {r.change.name} ({shown(r.differences['UF1'])})" for r in rows)
     score, n = report.interval(t.first.scores['UF1']), len(t.rows)
     seeds = f", seeds {', '.join(map(str, t.seeds))}" if t.seeds else ''
@@ -295,7 +295,7 @@ def plot_changes(t:Tried, provenance:str):
     ax = fig.subplots()
     for k, r in enumerate(t.rows):
         d = r.differences['UF1']
-        colour = _COLOURS[worded(d)]
+        colour = _COLOURS[metrics.worded(d)]
         ax.plot([d['low'], d['high']], [k, k], color=colour, lw=2)
         ax.plot(d['difference'], k, 'o', color=colour, ms=6)
     ax.axvline(0, color='k', lw=.8)
@@ -343,7 +343,7 @@ class Ablated:
 def study_summary(t:Tried) -> dict:
     "One study as plain values."
     def row(r): return dict(part=r.change.part, change=r.change.name, given=r.change.given, kind=r.kind, seeds=r.seeds,
-                            metrics=r.scores, differences=r.differences, verdict=worded(r.differences['UF1']))
+                            metrics=r.scores, differences=r.differences, verdict=metrics.worded(r.differences['UF1']))
     return dict(question=t.study.question, answer=answer_of(t), reference=t.first.name, metrics=t.first.scores,
                 n=len(t.reference.block.rows), n_subjects=t.reference.n_subjects, protocol=t.reference.protocol,
                 seeds=t.seeds, folds=len(t.reference.block.splits), changes=[row(r) for r in t.rows],

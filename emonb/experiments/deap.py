@@ -4,33 +4,30 @@
 
 # %% auto #0
 __all__ = ['PARAMETERS', 'TRAINED', 'PRESETS', 'WORDS', 'FLOORS', 'DEAP', 'check', 'weights_of', 'twin_of', 'open_reader',
-           'settle', 'labels_of', 'folds_of', 'make_fusion', 'content_of', 'keep_maps', 'systems', 'load_set',
-           'parts_of', 'truth_of', 'targets_of', 'blocks', 'told']
+           'settle', 'folds_of', 'content_of', 'keep_maps', 'systems', 'load_set', 'truth_of', 'targets_of', 'blocks',
+           'told']
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-002
-import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np, pandas as pd
 
 from ..code_key import code_key
-from ..core import (DataError, EmonbError, Parameters, cache_dir, hash_files, listed, one_of, resolve,
-                        seed_everything)
-from ..data.deap import EEG, RULES, TARGETS, Deap, binarise, parse_subjects
-from ..data.recordings import MARKER, Prepared, kept_array
-from ..data.simulate_deap import DeapTwin, oracle, simulated_deap_root, truth_table
+from ..core import DataError, EmonbError, Parameters, hash_files, listed, one_of, seed_everything
+from ..data.deap import EEG, RULES, TARGETS, Deap, labels_of, parse_subjects
+from ..data.recordings import Prepared, kept_beside
+from ..data.simulate_deap import DeapTwin, oracle_of, simulated_deap_root
 from .own_set import check_asked, named_system, systems_of
 from ..models.baselines import support_vectors
-from ..models.deep_fusion import DeepFusion, check_modalities, fusion_inputs
+from ..models.deep_fusion import check_modalities, fusion_inputs, make_fusion, parts_of
 from ..models.eeg_transformer import PAPER_RECIPE
-from ..models.face_net import FaceNet, load_cnn, write_maps
+from ..models.face_net import FaceNet, find_weights, load_cnn, write_maps
 from ..signals.prepare import chosen_features
 from ..signals.prepare_deap import DeapSettings, prepare_deap, thinned
 from ..study import report
 from ..study.experiment import AUTO, FLOORS as ALL_FLOORS, Block, Experiment, System
-from ..study.splits import Split, make_splits
+from ..study.splits import make_splits, splits_within
 from ..study.train import Recipe
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-005
@@ -80,14 +77,8 @@ def check(p:Parameters) -> dict:
     return dict(rule=RULES[0] if p.rule == AUTO else p.rule)
 
 def weights_of(p:Parameters) -> tuple[str, str]:
-    "(path, '' for random weights; what they are). `DataError` for a file that is not there or not weights."
-    if p.face_weights == 'random' or 'face' not in listed(p.modalities): return '', 'random'
-    path = resolve('results/pretrain_face/face_cnn.safetensors' if p.face_weights == AUTO else p.face_weights)
-    if p.face_weights == AUTO and not path.exists(): return '', 'random'
-    if not path.exists():
-        raise DataError(f'{path}: no such weights; train them with nbs/89_pretrain_face.ipynb '
-                        'or use -p face_weights random')
-    return str(path), load_cnn(FaceNet(), path, quiet=True)
+    "Path and words of the face CNN's weights (chapter 41); random ones where no face is seen."
+    return find_weights(p.face_weights if 'face' in listed(p.modalities) else 'random')
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-012
 def twin_of(p:Parameters) -> Path:
@@ -116,35 +107,15 @@ def settle(p:Parameters, reader=None) -> dict:
                 face_cnn='frozen' if frozen else 'trained')
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-014
-def labels_of(meta:pd.DataFrame, target:str, rule:str, split:Split|None=None) -> np.ndarray:
-    "(N,) 0 or 1 for every row. Rule `mean` is that of the split's training part; without a split, of each subject."
-    if rule != 'mean': return binarise(meta[target], rule)
-    if split is not None: return binarise(meta[target], rule, train=split.train)
-    own = meta.drop_duplicates('trial').groupby('subject')[target].mean()
-    return (meta[target] >= meta.subject.map(own)).to_numpy().astype(np.int64)
-
-# %% ../../nbs/62_deap_experiment.ipynb #cell-016
 def folds_of(meta:pd.DataFrame, target:str, rule:str, protocol:str, n_splits:int=10, replica:bool=False) -> Block:
     """The folds of a protocol: `windows` and `trials` within each subject, `subjects` leave one out.
 
     `DataError` where nothing can be split."""
-    y, notes, rows = labels_of(meta, target, rule), [], np.arange(len(meta))
-    within = one_of('protocol', protocol, ('windows', 'trials', 'subjects')) != 'subjects'
-    if within:
-        mixed = pd.Series(y).groupby(meta.subject.to_numpy()).nunique() > 1
-        rows = np.flatnonzero(meta.subject.map(mixed))
-        if not mixed.all(): notes.append(f"{', '.join(mixed.index[~mixed])} left out: every rating on one side")
-    if not len(rows):
-        raise DataError(f'{target}, rule {rule}: every subject has a single class; choose another rule or more trials')
-    part = meta.iloc[rows].reset_index(drop=True)
-    if within:
-        trials = part.groupby('subject').trial
-        most = int((trials.nunique() if protocol == 'trials' else trials.size()).min())
-        if most < n_splits: notes.append(f'{most} folds instead of {n_splits}: a subject has no more {protocol}')
-        n_splits = min(n_splits, most)
-    splits = [Split(protocol, v.name, rows[v.train], rows[v.test])
-              for v in make_splits(part, protocol, y=y[rows], n_splits=n_splits, per_subject=within)]
-    labels = [labels_of(meta, target, rule, v) if rule == 'mean' else y for v in splits]
+    y, of = labels_of(meta, target, rule), f'{target}, rule {rule}'
+    if one_of('protocol', protocol, ('windows', 'trials', 'subjects')) == 'subjects':
+        splits, notes = make_splits(meta, protocol, y=y), []
+    else: splits, notes = splits_within(meta, protocol, y, n_splits, of)
+    labels = [labels_of(meta, target, rule, v.train) if rule == 'mean' else y for v in splits]
     good = [(v, label) for v, label in zip(splits, labels) if len(np.unique(label[v.train])) > 1]
     lost = len(splits) - len(good)
     if lost: notes.append(f'{lost} of {len(splits)} folds left out: one class in their training part')
@@ -155,15 +126,6 @@ def folds_of(meta:pd.DataFrame, target:str, rule:str, protocol:str, n_splits:int
                  replica=replica and protocol == 'windows', notes=notes)
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-021
-def make_fusion(modalities=('bio', 'face'), dim=64, num_layers=2, ff_dim=128, freeze_cnn=False,
-                weights='',          # safetensors of the face CNN; '' starts from random ones
-                weights_key=''):     # their hash, so that a finished fold is known by their content
-    "The second paper's network for one target."
-    net = DeepFusion(modalities=modalities, num_classes=1, dim=dim, num_layers=num_layers, ff_dim=ff_dim,
-                     freeze_cnn=freeze_cnn)
-    if weights and 'face' in modalities: load_cnn(net, weights, quiet=True)
-    return net
-
 def content_of(weights:str) -> str:
     "The hash of a weights file; '' where there is none."
     return hash_files([weights])[Path(weights)][:16] if weights else ''
@@ -174,29 +136,28 @@ def keep_maps(data:Prepared, weights:str, device:str='cpu') -> Prepared:
     seed_everything(0)
     net = FaceNet(freeze_cnn=True)
     load_cnn(net, weights, quiet=True)
-    parts = data.info['name'].split()[0], 'face', data.info['fingerprint'], content_of(weights) or 'random0'
-    path = cache_dir()/'tokens'/f"{'-'.join(parts)}-{code_key(FaceNet)}.npy"
-    return data.with_x(face_maps=kept_array(path, lambda tmp: write_maps(net.to(device), data.x['face'], tmp)))
+    key = '-'.join([data.info['fingerprint'], content_of(weights) or 'random0', code_key(FaceNet)])
+    maps = kept_beside(data, 'face', key, lambda tmp: write_maps(net.to(device), data.x['face'], tmp))
+    return data.with_x(face_maps=maps)
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-023
 def systems(p:Parameters, data:Prepared|None=None) -> dict:
     "The systems asked for, each modality alone if wanted, differential entropy with a support vector machine."
-    mods, freeze, key = p.modalities, p.face_cnn == 'frozen', content_of(p.face_weights)
+    mods, freeze = p.modalities, p.face_cnn == 'frozen'
     how = dict(PAPER_RECIPE, **{k: p[k] for k in (*TRAINED, 'scale', 'device')})
     def network(m):
-        face = 'face' in m
-        make = partial(make_fusion, modalities=m, dim=p.dim, num_layers=p.num_layers, ff_dim=p.ff_dim,
-                       freeze_cnn=freeze, weights=p.face_weights if face and not freeze else '',
-                       weights_key=key if face else '')
+        said, face = {k: p[k] for k in ('dim', 'num_layers', 'ff_dim')}, 'face' in m
+        if face: said.update(weights='' if freeze else p.face_weights, weights_key=content_of(p.face_weights))
+        make = partial(make_fusion, modalities=m, freeze_cnn=freeze, **said)
         return System('model', Recipe(make, inputs=fusion_inputs(m, freeze), **how), p.weights if face else '–')
     sets = [mods] + ([(m,) for m in mods] if p.alone and len(mods) > 1 else [])
     networks = {f"deep fusion ({' + '.join(m)})" if len(m) > 1 else f'{m[0]} alone': network(m) for m in sets}
     def part(q, data): return dict([named_system(q.model, q, data, **{k: q[k] for k in TRAINED})])
     own = dict(deep_fusion=lambda q, data: networks, eeg_transformer=part, face_net=part)
     simple = 'body statistics + linear SVM' if mods == ('peripheral',) else 'differential entropy + linear SVM'
-    beside = {simple: System('baseline', Recipe(partial(support_vectors), inputs=('features',)))}
     out = systems_of(p, data, own, beside=())
-    return {**out, **{name: row for name, row in beside.items() if name not in out}}
+    out.setdefault(simple, System('baseline', Recipe(partial(support_vectors), inputs=('features',))))
+    return out
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-035
 def load_set(p:Parameters, reader:Deap) -> Prepared:
@@ -209,19 +170,9 @@ def load_set(p:Parameters, reader:Deap) -> Prepared:
     data.info.update(weights=p.weights, **({} if 'face' in mods else dict(detector='none')))
     return keep_maps(data, p.face_weights, p.device) if 'face' in mods and p.face_cnn == 'frozen' else data
 
-def parts_of(modalities) -> list:
-    "The modalities, `bio` as the two it consists of."
-    return [part for m in modalities for part in (('eeg', 'peripheral') if m == 'bio' else (m,))]
-
 def truth_of(p:Parameters, data:Prepared) -> dict:
-    "Target → (N,) the oracle's decisions for a simulated set with the rule it was drawn by (>=5)."
-    if data.provenance != 'simulated' or p.rule != '>=5': return {}
-    said = json.loads((Path(p.root)/MARKER).read_text())['settings']
-    twin = DeapTwin(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
-    truth = truth_table(twin)
-    best = oracle(twin, truth, parts_of(p.modalities))
-    trial = [f'{a}_e{b:02d}' for a, b in zip(truth.subject, truth.experiment_id)]
-    return {t: data.meta.trial.map(dict(zip(trial, best[t]))).to_numpy(np.int64) for t in ('valence', 'arousal')}
+    "Target → (N,) the oracle's decisions on a simulated set, for the rule it was drawn by."
+    return oracle_of(p.root, data.meta.trial, parts_of(p.modalities)) if p.rule == '>=5' else {}
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-062
 def targets_of(p:Parameters) -> tuple: return ('valence', 'arousal') if p.target == 'both' else (p.target,)

@@ -15,11 +15,11 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 
 from ..core import EmonbError, Parameters, listed
-from ..data.fmov import (KINDS, RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative, second_features, small_root,
+from ..data.fmov import (RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative, second_features, small_root,
                              write_tree)
 from ..data.recordings import Prepared
 from ..data.twins import twin_root
-from .own_set import COMMON, EFFECT, check_asked, counted, named_system, systems_of, with_courses
+from .own_set import COMMON, EFFECT, check_asked, counted, named_system, systems_of, training, with_courses
 from ..models.baselines import linear
 from ..signals.prepare import PrepareSettings, prepare
 from ..study.experiment import AUTO, FLOORS, Block, Experiment, System, chosen
@@ -35,7 +35,7 @@ PROTOCOLS = dict(    # name → columns whose values the two parts never share
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
     {k: COMMON[k] for k in ('scale', 'folds')}, effect=EFFECT,
     classes=(0, (0, 2, 3), '2: angry or happy face shown; 3: neutral too; 0: 2'),
-    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: psnet; ours: latent_product'),
+    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: latent_product (ours), psnet'),
     protocol=(AUTO, [AUTO, *PROTOCOLS], 'comma list; auto: all three'),
     everyone=(False, (False, True), 'FMOV: with person 36, whom the authors exclude'))
 _PAPER = dict(dim=64, width=8, hidden=32, epochs=12, batch=64, lr=3e-3, seeds='0,1,2', twin=dict(people=36))
@@ -112,7 +112,6 @@ def systems(p:Parameters, data:Prepared) -> dict:
 # %% ../../nbs/66_fmov_experiment.ipynb #cell-017
 def told(p:Parameters, data:Prepared) -> list[str]:
     "What was run and what may be claimed, in sentences."
-    network = f"; {p.epochs} epochs, seeds {', '.join(map(str, p.seeds))}" if 'psnet' in listed(p.model) else ''
     scale = (" The network is given each person standardised by that person's own events, which is transductive: "
              'twelve events can tell the version.')
     excluded = 'Person 36 is left out, as by the authors (facial tics); everyone=True keeps that person.'
@@ -124,7 +123,7 @@ def told(p:Parameters, data:Prepared) -> list[str]:
             'the files, so leaving a stimulus out is impossible.',
             'A **development set**: its figures were known before anything here was built, and every row below is to be '
             'read so.',
-            f"Model {p.model}{network}. Input: 0 to 5 s after the onset, muscles as log ratio and skin as difference "
+            f"Model {p.model.replace(',', ', ')}; {training(p, own=('psnet',))}. Input: 0 to 5 s after the onset, muscles as log ratio and skin as difference "
             "to the event's own two seconds before; never the position, the time since the start or another event."
             + (scale if p.scale == 'subject' else ''),
             'About half of the people had taken 25 mg oxazepam. Who had is a fact about a person, is not in these files, '
@@ -135,11 +134,11 @@ def told(p:Parameters, data:Prepared) -> list[str]:
 def title_of(p:Parameters, data:Prepared) -> str:
     return f"FMOV wave 1 (development set), {' or '.join(data.classes)} face shown"
 
-def settle(p:Parameters, reader) -> dict: return dict(model='psnet' if p.model == AUTO else p.model, modalities=('physio',))
+def settle(p:Parameters, reader) -> dict: return dict(model='latent_product,psnet' if p.model == AUTO else p.model, modalities=('physio',))
 
 FMOV = Experiment(
     'fmov', title_of, PARAMETERS, PRESETS,
     open=open_reader, prepare=load_set, systems=systems, blocks=blocks, told=told, check=check, settle=settle,
-    included=small_root(), twin=lambda p: twin_root('fmov', FmovTwin(effect=p.effect, **p.twin), write_tree),
+    chooses=('classes', 'everyone'), included=small_root(), twin=lambda p: twin_root('fmov', FmovTwin(effect=p.effect, **p.twin), write_tree),
     apply='FMOV is open (CC0): github.com, GNilsonne/Data-and-analysis-code-Oxazepam-and-emotion-2, folder FMOV',
     floors={**{k: FLOORS[k] for k in ('majority', 'stratified')}, 'metadata': FLOOR}, columns=('position',))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NETWORKS', 'PARAMETERS', 'PRESETS', 'SVM', 'SOURCE', 'DEVELOPMENT', 'SETTLED', 'MEGC2019', 'check', 'twin_of',
            'pixel_svm', 'PublishedCounts', 'load_set', 'systems', 'leave_value_out', 'by_set', 'blocks',
-           'published_megc', 'title', 'told', 'truth_of']
+           'published_megc', 'title', 'told']
 
 # %% ../../nbs/67_megc2019_experiment.ipynb #cell-002
 from functools import partial
@@ -152,15 +152,10 @@ def told(p, data:Prepared) -> list[str]:
             f"{', '.join(networks)}{how}. Settled beforehand: {SETTLED}.",
             f"Reading: {p.read} rows or pictures left out. Preparing: {p.left_out} pictures left out."]
 
-def truth_of(p, data:Prepared) -> dict:
-    "The oracle's decisions on a simulated set; nothing on real data, or where a simulated tree came without its truth."
-    if data.provenance != 'simulated' or not (Path(p.root)/'truth.csv').exists(): return {}
-    return {'': oracle(p.root, data.meta.trial)}
-
 MEGC2019 = Experiment(
-    'megc2019', title, PARAMETERS, PRESETS, open=lambda p: Megc2019(p.root, p.sets, p.strict),
+    'megc2019', title, PARAMETERS, PRESETS, chooses=('sets', 'replica'), open=lambda p: Megc2019(p.root, p.sets, p.strict),
     prepare=load_set, systems=systems, blocks=blocks, told=told, check=check, twin=twin_of,
     settle=lambda p, reader: dict(model=','.join(NETWORKS) if p.model == AUTO else p.model),
-    truth=truth_of, published=lambda p, data: published_megc(len(data)),
+    truth=lambda p, data: {'': oracle(p.root, data.meta.trial)}, published=lambda p, data: published_megc(len(data)),
     floors={k: FLOORS[k] for k in ('majority', 'stratified')},
     apply="fetch the flow pictures and the sheet from HTNet's public repository (no licence is stated)")

@@ -17,7 +17,7 @@ from ..study.experiment import AUTO, Experiment, plain_blocks
 # %% ../../nbs/61_stress_predict_experiment.ipynb #cell-005
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
     {k: casme3.PARAMETERS[k] for k in ('protocol', 'scale', 'folds')},
-    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: psnet; ours: latent_product'))
+    model=(AUTO, None, 'comma list of registered systems, or module:name; auto: latent_product (ours), psnet'))
 _PAPER = dict(dim=64, width=8, hidden=32, epochs=12, batch=64, lr=3e-3, seeds='0,1,2')
 PRESETS = dict(paper=_PAPER, demo=dict(_PAPER, seeds='0', epochs=4))
 
@@ -39,7 +39,7 @@ def systems(p:Parameters, data:Prepared) -> dict:
 STRESS_PREDICT = Experiment(
     'stress_predict', lambda p, data: 'Stress-Predict, 60 s windows of EDA and BVP', PARAMETERS, PRESETS,
     open=lambda p: StressPredict(p.root, strict=p.strict), prepare=load_set, systems=systems, told=casme3.told,
-    check=check, settle=lambda p, reader: dict(model='psnet' if p.model == AUTO else p.model, modalities=('physio',)),
+    check=check, settle=lambda p, reader: dict(model='latent_product,psnet' if p.model == AUTO else p.model, modalities=('physio',)),
     blocks=lambda p, data: plain_blocks(data, p.protocol, ['loso', 'clock_x_subject'], p.folds),
     apply='Stress-Predict is open (MIT): github.com, italha-d/Stress-Predict-Dataset',
     columns=('order', 'length_s', 'start_s'))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAPER_RECIPE', 'SYSTEMS', 'Dropout', 'SelfAttention', 'EncoderLayer', 'EEGTransformer', 'load_torch_encoder',
-           'PlainTransformer', 'ours_like']
+           'PlainTransformer', 'ours_like', 'rivals']
 
 # %% ../../nbs/40_eeg_transformer.ipynb #cell-002
 import torch
@@ -165,6 +165,16 @@ def ours_like(plain, drop_rate=0.):
     for part in ('embed', 'head', 'classifier'): getattr(net, part).load_state_dict(getattr(plain, part).state_dict())
     net.position.data.copy_(plain.position.data)
     return net
+
+def rivals(drop_rates=(.1, 0.)) -> dict:
+    "Name → network: torch's encoder and ours at each dropout inside, all from the same weights."
+    nets = {}
+    for p in drop_rates:
+        plain = PlainTransformer(p)
+        plain.load_state_dict(next(iter(nets.values()), plain).state_dict())
+        nets[f'nn.TransformerEncoder, dropout {p:g} inside'] = plain
+        nets[f'ours, dropout {p:g} inside'] = ours_like(plain, p)
+    return nets
 
 # %% ../../nbs/40_eeg_transformer.ipynb #cell-037
 PAPER_RECIPE = dict(epochs=50, batch=64, lr=1e-3, weight_decay=0., optimizer='adam', schedule='constant', loss='bce',

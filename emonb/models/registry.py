@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'CHAPTERS', 'given', 'on_batches', 'System', 'register_model', 'list_models', 'entry', 'create_model',
-           'save_model', 'load_model']
+           'save_model', 'load_model', 'name_of']
 
 # %% ../../nbs/30a_registry.ipynb #cell-002
-import fnmatch, hashlib, importlib, inspect
+import fnmatch, hashlib, importlib, inspect, json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,6 +79,8 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     latent_emotion='latent_emotion',
     latent_guided='latent_emotion',
     psnet='latent_emotion',
+    latent_emotion_literal='latent_emotion',
+    psnet_literal='latent_emotion',
     latent_product='modality_product',
     features='baselines',
     differential_entropy='baselines',
@@ -209,3 +211,34 @@ def load_model(folder):
         from safetensors.numpy import load
         _fill(model, load(data), said['learned'])
     return model
+
+# %% ../../nbs/30a_registry.ipynb #cell-026
+def _made(make:Callable) -> tuple:
+    "What a recipe's `make` calls, the arrays it takes one by one, and the arguments by name."
+    f, args, words = (make.func, make.args, make.keywords) if isinstance(make, partial) else (make, (), {})
+    takes = ()
+    if f is on_batches: f, takes, args = args[0], tuple(args[1]), args[2:]
+    return f, takes, inspect.signature(f).bind_partial(*args, **words).arguments
+
+def _plain(k, v, name):
+    "An argument as JSON gives it back."
+    try: return json.loads(json.dumps(v, default=lambda o: o.tolist()))
+    except (TypeError, ValueError, AttributeError) as e:
+        raise EmonbError(f'{name}: {k} is a {type(v).__name__}, which cannot be kept as text; give numbers and words') from e
+
+def name_of(make:Callable) -> dict:
+    "`name` and `arguments` by which `create_model` makes what `make()` gives. `EmonbError` where nobody could make it again."
+    f, takes, arguments = _made(make)
+    def fixed(s): return s.make.keywords if isinstance(s.make, partial) else {}
+    def called(s): return s.make.func if isinstance(s.make, partial) else s.make
+    told = {k: v.default for k, v in inspect.signature(f).parameters.items()} | arguments
+    fits = [s for s in _systems.values() if s.name in CHAPTERS and called(s) is f and s.takes == takes]
+    same = [s for s in fits if all(told.get(k) == v for k, v in fixed(s).items())] or fits
+    if not same and (f.__module__ == '__main__' or '<' in f.__qualname__):
+        raise EmonbError(f'{f.__qualname__} was defined where nobody can import it, so a network of it cannot be kept; '
+                         'put it into a module')
+    best = max(same, key=lambda s: sum(told.get(k) == v for k, v in fixed(s).items()), default=None)
+    name = best.name if best else f'{f.__module__}:{f.__qualname__}'
+    if entry(name).takes != takes: raise EmonbError(f'{name} takes a batch, and was made to take {takes}; register it so')
+    arguments = {k: told.get(k) for k in (fixed(best) if best else ())} | arguments
+    return dict(name=name, arguments={k: _plain(k, v, name) for k, v in arguments.items()})

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BOX_EYES', 'YUNET', 'EYES_APART', 'EYES_DOWN', 'Face', 'HaarDetector', 'yunet_weights', 'YuNetDetector',
            'make_detector', 'choose_face', 'face_pose', 'pose_transform', 'warp_color', 'warp_depth', 'find_faces',
-           'clip_pose', 'crop_clip', 'crop_depth', 'FaceFollower', 'sample_video', 'ahead', 'crop_video',
-           'landmark_transform', 'crop_face', 'Crops', 'face_crops']
+           'clip_pose', 'crop_clip', 'crop_depth', 'FaceFollower', 'sample_video', 'ahead', 'crop_video', 'decode',
+           'landmark_transform', 'crop_face', 'Crops', 'face_crops', 'grey_pixels']
 
 # %% ../../nbs/22_faces.ipynb #cell-002
 import os, re
@@ -381,6 +381,14 @@ def crop_video(path, fps:float=5., size:int=64, every:int=10, detector='haar', a
     out = np.stack([crops[k] for k in _nearest(~lost)]).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(out), lost, np.array(times)
 
+# %% ../../nbs/22_faces.ipynb #cell-068
+def decode(path, pictures:bool=True) -> int:
+    "The number of frames of a video, each decoded, and with `pictures` turned into a picture."
+    video, n = cv2.VideoCapture(str(path)), 0
+    while video.read()[0] if pictures else video.grab(): n += 1
+    video.release()
+    return n
+
 # %% ../../nbs/22_faces.ipynb #cell-057
 def landmark_transform(points, size:int=64, aspect:float=1.) -> np.ndarray:
     "Landmarks (68, 2) px → the similarity (2, 3) that levels and scales their eyes into a `size` × `size` crop."
@@ -431,3 +439,10 @@ def face_crops(data:AfewVa, size:int=64, aspect:float=1., strict:bool=False) -> 
     account = data.account(rows, gone if len(gone) == len(lost) else ())
     y = (meta[list(RATINGS)].to_numpy()/LIMIT).astype(np.float32)
     return Crops(x, y, meta, data.provenance, key, data.defects + defects, account)
+
+# %% ../../nbs/22_faces.ipynb #cell-065
+def grey_pixels(x, side:int=16) -> np.ndarray:
+    "Faces (N, 3, H, W) uint8 → (N, side²) grey values."
+    grey = (cv2.cvtColor(np.ascontiguousarray(f.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY) for f in x)
+    small = [cv2.resize(g, (side, side), interpolation=cv2.INTER_AREA).ravel() for g in grey]
+    return np.stack(small).astype(np.float32)

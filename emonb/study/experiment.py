@@ -4,32 +4,29 @@
 
 # %% auto #0
 __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'Experiment', 'check_parameters', 'settled', 'reductions', 'open_set',
-           'System', 'Block', 'chosen', 'own_splits', 'plain_blocks', 'trial_yhat', 'trial_rows', 'Entry', 'Judged',
-           'labelled', 'floors', 'predictions_of', 'worded', 'differences', 'judge', 'judge_all', 'Result',
-           'plot_protocols', 'plot_subjects', 'block_summary', 'write_result', 'show_text', 'show_setting', 'in_words',
-           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'show_figures', 'show_provenance',
-           'protocols_table', 'show_protocols', 'Job', 'at_work', 'run']
+           'System', 'Block', 'plain_blocks', 'Judged', 'labelled', 'floors', 'predictions_of', 'differences', 'judge',
+           'judge_all', 'Outcome', 'Result', 'block_summary', 'write_result', 'show_setting', 'differences_of',
+           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'look', 'write_cards', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
-import multiprocessing, re, time
+import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np, pandas as pd
 
-from ..core import (DataError, EmonbError, Parameters, atomic_path, check_table, device_of, in_notebook, listed, named, note,
-                        noted, one_of, processors, provenance_of_run, resolve, run_lock, seeds_of, write_bytes, write_json)
+from ..core import DataError, Parameters, at_work, check_table, listed, note, processors, provenance_of_run, seeds_of
 from ..data.people import told_names
 from ..data.recordings import Prepared
-from ..data.twins import find_set
+from ..data.twins import find_set, has_truth
 from . import metrics, report
-from .report import titled
+from .networks import Networks
 from .results import Store, mixture
-from .splits import PROTOCOLS, Folds, check_split, leak_audit, make_splits, splits_of
+from .settled import Standing, changed, log_look, need_confirmation, standing
+from .splits import PROTOCOLS, check_folds, chosen, leak_audit, make_splits, splits_by_name
 from .train import Recipe, end_with_parent, is_network, run_folds
 
 # %% ../../nbs/55_experiment.ipynb #cell-005
@@ -41,8 +38,10 @@ PARAMETERS = dict(   # of every experiment; name → (default, accepted values o
     source=(AUTO, (AUTO, 'real', 'simulated'), 'auto: the real set, or its twin where no root was given and none is there'),
     root=('', None, 'folder of the set; empty: $EMONB_DATA/<dataset>, then data/<dataset>'),
     out=('results', None, 'folder for rows, predictions, figures and summary.json'),
+    confirm=(False, (False, True), 'people nobody has looked at: settings as settled, one look (chapter 57)'),
     strict=(False, (False, True), 'stop at the first damaged file instead of repairing or leaving out, and counting'),
     workers=(0, None, 'processes for the folds; 0: one a core, 1 on a GPU'),
+    keep=(False, (False, True), 'keep every trained network in the out folder, with a card that says what it is'),
     device=(AUTO, None, 'auto, cpu, cuda'))
 FLOORS = dict(majority='majority of the training fold', stratified='stratified random', metadata='metadata only',
               stimulus='stimulus only', clock='clock only (minutes since start)')
@@ -64,9 +63,10 @@ class Experiment:
     check: Callable = _nothing     # p, as given → values to replace; raises where values do not go together
     settle: Callable = _nothing    # p, reader → values to replace: what the files decide
     twin: Callable|None = None     # p → folder of its simulated twin
-    truth: Callable = _nothing     # p, data → {target: (N,) the oracle's decisions}
+    truth: Callable = _nothing     # p, data → {target: (N,) the oracle's decisions}; asked of a twin with its truth.csv
     published: Callable = _nothing # p, data → table of published figures
     apply: str = 'get the set'     # where it comes from, for the sentence that says it is missing
+    chooses: tuple = ()            # parameters that say which people or files, and are no settings (chapter 57)
     included: Path|None = None     # folder of a copy that comes with the package
     floors: dict = field(default_factory=lambda: FLOORS)              # which floors, and what tables call them
     columns: tuple = ('stimulus', 'order', 'length_s', 'start_s')     # what the metadata floor may know
@@ -94,13 +94,9 @@ def settled(e:Experiment, p:Parameters, provenance:str) -> Parameters:
 def reductions(e:Experiment, p:Parameters, provenance:str) -> pd.DataFrame:
     "What differs from the full setting, one row a number; the twin's size counts where there is a twin."
     def flat(d):
-        twin = d.get('twin', {}) if provenance == 'simulated' else {}
         numbers = {e.words.get(k, k): d[k] for k in e.presets['paper'] if k != 'twin'}
-        return numbers | {f'twin: {k}': v for k, v in twin.items()}
-    def shown(v): return ', '.join(map(str, v)) if isinstance(v, tuple) else str(v).replace(',', ', ')
-    full, now = flat(e.presets['paper']), flat(p)
-    rows = [(k, shown(full[k]), shown(now[k])) for k in full if shown(full[k]) != shown(now[k])]
-    return pd.DataFrame(rows, columns=['setting', 'paper', 'this_run'])
+        return numbers | {f'twin: {k}': v for k, v in (d.get('twin', {}) if provenance == 'simulated' else {}).items()}
+    return report.reductions_table(flat(e.presets['paper']), flat(p))
 
 def open_set(e:Experiment, p:Parameters):
     "The reader of the set, or of its twin (chapter 10d decides)."
@@ -138,37 +134,12 @@ class Block:
 
     def check(self, meta:pd.DataFrame):
         "`EmonbError` for a fold that has a row or a value of `apart` on both sides, and for a row that two folds test."
-        for v in self.splits: check_split(meta, v, self.apart)
-        tested = np.bincount(np.concatenate([v.test for v in self.splits]), minlength=len(meta))
-        if tested.max() > 1:
-            raise EmonbError(f'{self.protocol}: row {tested.argmax()} is tested by {tested.max()} folds; scores are pooled over rows, '
-                             'so take folds that test each row once')
+        check_folds(meta, self.splits, self.apart)
 
     def by_labels(self) -> list:
         "(labels, the splits that share them)."
         if self.labels[0] is self.labels[-1]: return [(self.labels[0], self.splits)]
         return [(y, [v]) for y, v in zip(self.labels, self.splits)]
-
-def chosen(splits:list, folds:str) -> list:
-    "All splits, the first so many, or those named. `EmonbError` for a number or a name that is not there."
-    if folds.strip().lower() == 'all': return splits
-    names, there = listed(folds), [s.name for s in splits]
-    if len(names) == 1 and names[0] not in there and re.fullmatch('[0-9]+', names[0]):
-        if names[0] in map(str, range(1, len(there) + 1)): return splits[:int(names[0])]
-        raise EmonbError(f"folds={folds[:20]}: {splits[0].protocol} has {len(there)}; give 1 to {len(there)}, all, or names "
-                         f"with commas between: {', '.join(there)}")
-    for n in names: one_of('folds', n, there)
-    return [s for s in splits if s.name in names]
-
-def own_splits(data:Prepared, text:str) -> Folds:
-    "The folds that a scikit-learn splitter makes, which `module:name` names, or a class or function that gives one."
-    how = named('protocol', text)
-    if isinstance(how, type) or not hasattr(how, 'split') and callable(how):
-        try: how = how()
-        except TypeError as e: raise EmonbError(f'protocol={text}: {e}; name a splitter that is made') from e
-    if not hasattr(how, 'split'):
-        raise EmonbError(f'protocol={text}: a {type(how).__name__} has no split(X, y, groups); name a splitter')
-    return splits_of(how, data.meta, data.y, protocol=text)
 
 def plain_blocks(data:Prepared,
                  protocol:str,          # as the user gave it: a comma list of names, or of `module:name` of a splitter; or auto
@@ -178,35 +149,13 @@ def plain_blocks(data:Prepared,
     Blocks of time are thirds of the session, crossed with at most ten groups of subjects."""
     out, thirds = [], dict(n_blocks=3, subject_groups=min(10, data.meta.subject.nunique()))
     for k, name in enumerate(dict.fromkeys(listed(protocol) if protocol != AUTO else auto)):
-        if ':' in name: splits = own_splits(data, name)
+        if ':' in name: splits = splits_by_name(name, data.meta, data.y)
         else: splits = make_splits(data.meta, name, **(thirds if name == 'clock_x_subject' else {}))
         splits = chosen([s for s in splits if len(np.unique(data.y[s.train])) > 1], folds)
         out.append(Block(name, splits, [data.y]*len(splits), data.classes, seeds=1 if k and protocol == AUTO else None))
     return out
 
-# %% ../../nbs/55_experiment.ipynb #cell-129
-def trial_yhat(prob:np.ndarray,     # (S, n) probability of the second of two classes, one row a seed or draw
-               trial:np.ndarray     # (n,) trial of each window
-              ) -> np.ndarray:      # (S, trials), trials in sorted order
-    "Decision of each trial: the mean over its windows, the second class above one half."
-    return np.stack([metrics.trial_decisions(np.stack([1 - q, q], 1), trial).yhat for q in np.atleast_2d(prob)])
-
-def trial_rows(meta:pd.DataFrame, y:np.ndarray) -> pd.DataFrame:
-    "One row a trial in sorted order: trial, subject, y (where its windows have two labels, the commoner one)."
-    t = meta[['trial', 'subject']].assign(y=y).groupby('trial', sort=True)
-    return pd.DataFrame(dict(subject=t.subject.first(), y=(t.y.mean() >= .5).astype(int))).reset_index()
-
 # %% ../../nbs/55_experiment.ipynb #cell-020
-@dataclass
-class Entry:
-    "Predictions of one method under one protocol."
-    name: str
-    kind: str             # one of `report.KINDS`
-    yhat: np.ndarray      # (S, n) over seeds (or draws), for the tested rows
-    scores: dict = field(default_factory=dict)   # metric → value, low, high, sd
-    note: str = ''
-    weights: str = '–'
-
 @dataclass
 class Judged:
     "Every method on a block."
@@ -218,12 +167,16 @@ class Judged:
     differences: pd.DataFrame
     predictions: pd.DataFrame     # of the models: row, subject, trial, y, yhat, p…, fold, seed, model
     leaks: pd.DataFrame
-    n_subjects: int
+    subject: np.ndarray           # (n,) of the tested rows
 
     @property
     def protocol(self) -> str: return self.block.protocol
     @property
     def target(self) -> str: return self.block.target
+    @property
+    def y(self) -> np.ndarray: return self.block.y[self.block.rows]
+    @property
+    def n_subjects(self) -> int: return len(np.unique(self.subject))
 
 def labelled(data:Prepared, y:np.ndarray, classes:list) -> Prepared:
     "The same set with this label column."
@@ -231,15 +184,9 @@ def labelled(data:Prepared, y:np.ndarray, classes:list) -> Prepared:
 
 def floors(e:Experiment, data:Prepared, b:Block) -> dict:
     "Name → (draws, N) predictions of the floors that say something about this set, −1 in rows no fold tests."
-    got, trees = {}, 50 if len(b.splits) <= 100 else 20
-    for y, splits in b.by_labels():
-        found = metrics.floors(data.meta, y, splits, len(b.classes), columns=e.columns, draws=e.draws, trees=trees)
-        at = np.concatenate([v.test for v in splits])
-        for k, name in e.floors.items():
-            if found.get(k) is None: continue
-            yhat = np.atleast_2d(found[k])
-            got.setdefault(name, np.full_like(yhat, -1))[:, at] = yhat[:, at]
-    return {name: got[name] for name in e.floors.values() if name in got}
+    found = metrics.floors_by_labels(data.meta, b.by_labels(), len(b.classes), columns=e.columns, draws=e.draws,
+                                     trees=50 if len(b.splits) <= 100 else 20)
+    return {name: found[k] for k, name in e.floors.items() if k in found}
 
 def predictions_of(data:Prepared, b:Block, name:str, recipe:Recipe, seeds:tuple, store=None, workers:int=1, executor=None) -> pd.DataFrame:
     "All folds of one system; where each fold has its own labels, one after the other. An estimator takes one seed."
@@ -252,11 +199,6 @@ def predictions_of(data:Prepared, b:Block, name:str, recipe:Recipe, seeds:tuple,
 # %% ../../nbs/55_experiment.ipynb #cell-132
 REPLICA = 'replica: epoch chosen on the test fold'
 
-def worded(d:dict) -> str:
-    "above, below, or no difference shown."
-    if d['p'] >= .05 or d['low']*d['high'] <= 0: return 'no difference shown'
-    return 'above' if d['difference'] > 0 else 'below'
-
 def differences(entries:list, y, groups, C:int, which=('UF1', 'UAR')) -> pd.DataFrame:
     "The first model against whatever stands beside it and is not chance: interval by `groups`, p by subject."
     first, out = entries[0], []
@@ -264,41 +206,38 @@ def differences(entries:list, y, groups, C:int, which=('UF1', 'UAR')) -> pd.Data
         if e.name in (FLOORS['stratified'], FLOORS['majority']): continue
         for m in which:
             d = metrics.paired(y, first.yhat, e.yhat, groups, C, metric=m)
-            out.append(dict(comparison=f'{first.name} − {e.name}', metric=m, **d, verdict=worded(d)))
+            out.append(dict(comparison=f'{first.name} − {e.name}', metric=m, **d, verdict=metrics.worded(d)))
     return pd.DataFrame(out)
 
 def judge(e:Experiment, data:Prepared, b:Block, systems:dict, seeds:tuple=(0,), store=None, workers:int=1, executor=None,
           truth:np.ndarray|None=None    # (N,) the oracle's decisions
          ) -> Judged:
     "Run every system, the floors and the oracle on one block."
-    rows, C, seeds = b.rows, len(b.classes), seeds[:b.seeds]
-    y, who, trial = b.y[rows], data.meta.subject.to_numpy()[rows], data.meta.trial.to_numpy()[rows]
-    at = np.full(len(data), -1)
-    at[rows] = np.arange(len(rows))
+    rows, C, y, meta = b.rows, len(b.classes), b.y[b.rows], data.meta.iloc[b.rows]
+    who, trial = meta.subject.to_numpy(), meta.trial.to_numpy()
     if b.replica:
         first = next(iter(systems.values())).recipe
         systems = {**systems, REPLICA: System('reference', replace(first, replica=True))}
-    methods, every, paper = [], [], {}
+    entries, every, paper = [], [], {}
     for name, (kind, recipe, weights) in systems.items():
-        df = predictions_of(data, b, name, recipe, seeds, store, workers, executor)
-        prob, yhat = np.zeros((df.seed.nunique(), len(rows))), np.full((df.seed.nunique(), len(rows)), -1)
-        for k, (_, d) in enumerate(df.groupby('seed')): prob[k, at[d.row]], yhat[k, at[d.row]] = d.p1, d.yhat
+        df = predictions_of(data, b, name, recipe, seeds[:b.seeds], store, workers, executor)
         every.append(df.assign(model=name, **({'target': b.target} if b.target else {}), protocol=b.protocol))
-        if b.by_trial: paper[name] = float(np.mean([metrics.paper_figure(d)['ACC'] for _, d in df.groupby('seed')]))
-        note = 'transductive (z within each subject)' if recipe.scale == 'subject' else ''
-        methods.append((Entry(name, kind, yhat, note=note, weights=weights), prob))
+        each = [d.set_index('row').loc[rows] for _, d in df.groupby('seed')]
+        yhat, prob = (np.stack([d[c].to_numpy(of) for d in each]) for c, of in (('yhat', int), ('p1', float)))
+        if b.by_trial: paper[name] = float(np.mean([metrics.paper_figure(d)['ACC'] for d in each]))
+        said = 'transductive (z within each subject)' if recipe.scale == 'subject' else ''
+        entries.append(report.Entry(name, kind, yhat, note=said, weights=weights, prob=prob))
     known = {'oracle (knows how the twin was made)': ('oracle', truth[None])} if truth is not None else {}
     known.update({name: ('floor', yhat) for name, yhat in floors(e, data, b).items()})
-    methods += [(Entry(name, kind, yhat[:, rows]), yhat[:, rows]) for name, (kind, yhat) in known.items()]
-    entries, groups = [m for m, _ in methods], [who, trial] if b.by_trial else who
-    table = trial_rows(data.meta.iloc[rows], y)
-    trials = [replace(m, yhat=trial_yhat(prob, trial)) for m, prob in methods] if b.by_trial else []
+    entries += [report.Entry(name, kind, yhat[:, rows], prob=yhat[:, rows]) for name, (kind, yhat) in known.items()]
+    groups, table = [who, trial] if b.by_trial else who, metrics.trial_rows(meta, y)
     for m in entries: m.scores = metrics.scores_over_seeds(y, m.yhat, groups, C)
-    units = [table.subject.to_numpy(), table.trial.to_numpy()]
-    for m in trials: m.scores = metrics.scores_over_seeds(table.y.to_numpy(), m.yhat, units, C)
+    trials = [replace(m, yhat=metrics.trial_yhat(m.prob, trial)) for m in entries] if b.by_trial else []
+    units = [table.subject, table.trial]
+    for m in trials: m.scores = metrics.scores_over_seeds(table.y, m.yhat, units, C)
     leaks = leak_audit(None, labelled(data, b.labels[0], b.classes).meta, b.splits)
     return Judged(b, entries, trials, table, paper, differences(entries, y, groups, C, e.compared),
-                  pd.concat(every, ignore_index=True), leaks, len(np.unique(who)))
+                  pd.concat(every, ignore_index=True), leaks, who)
 
 def judge_all(e:Experiment, data:Prepared, blocks:list, systems:dict, seeds:tuple=(0,), store=None, workers:int=1,
               truth:dict|None=None    # target → the oracle's decisions
@@ -313,8 +252,8 @@ def judge_all(e:Experiment, data:Prepared, blocks:list, systems:dict, seeds:tupl
 
 # %% ../../nbs/55_experiment.ipynb #cell-134
 @dataclass
-class Result:
-    "The set, one judged block a target and protocol, the setting. Shows itself in a notebook and writes itself to `out`."
+class Outcome:
+    "What a run found: the set, one judged block a target and protocol, the setting, and where it comes from."
     experiment: Experiment
     parameters: Parameters     # as given, defaults filled in
     data: Prepared
@@ -325,12 +264,17 @@ class Result:
     seconds: float
     notes: list = field(default_factory=list)   # what a reader must know: damaged files made anew, folds of other versions
     told: list = field(default_factory=list)    # sentences that say what was run
+    standing: Standing|None = None              # how it stands towards these people (chapter 57)
+
+    def __post_init__(self): self.standing = self.standing or Standing(self.data.provenance)
 
     def of(self, target) -> list: return [b for b in self.blocks if b.target == target]
     @property
     def main(self) -> Judged: return self.blocks[0]
     @property
     def targets(self) -> list: return list(dict.fromkeys(b.target for b in self.blocks))
+    @property
+    def several(self) -> bool: return self.targets != ['']
     @property
     def protocols(self) -> list: return list(dict.fromkeys(b.protocol for b in self.blocks))
     @property
@@ -344,132 +288,74 @@ class Result:
         found = self.experiment.published(self.parameters, self.data)
         return found if len(found) else None
 
-    def titled(self, table:pd.DataFrame, text:str) -> pd.DataFrame: return titled(table, text, self.provenance)
+    def titled(self, table:pd.DataFrame, text:str) -> pd.DataFrame: return report.titled(table, text, self.provenance)
 
+# %% ../../nbs/55_experiment.ipynb #cell-146
+class Result(Outcome):
+    "An outcome that shows itself in tables and figures."
     def table(self, of, what:str='window') -> pd.DataFrame:
         "The results table of one block, or of all blocks of a target; `what`: decisions of a window or a trial."
         blocks = [of] if isinstance(of, Judged) else self.of(of)
-        rows = []
-        for b in blocks:
-            for m in b.trials if what == 'trial' else b.entries:
-                name = m.name + (f' [{m.note}]' if m.note else '')
-                seeds = len(m.yhat) if m.kind == 'model' else 1
-                rows.append(report.entry(name, m.kind, m.scores, m.yhat.shape[1], b.n_subjects, b.protocol, m.weights, seeds))
+        rows = [m.row(b.n_subjects, b.protocol) for b in blocks for m in (b.trials if what == 'trial' else b.entries)]
         b = blocks[0]
-        text = f'{b.target}: decisions of {what}s' if b.target else f'{b.protocol}, {len(b.block.splits)} folds'
-        return report.results_table(rows, self.provenance, f"{self.name}{',' if b.target else ':'} {text}")
+        text = f', {b.target}: decisions of {what}s' if b.target else f': {b.protocol}, {len(b.block.splits)} folds'
+        table = report.results_table(rows, self.provenance, self.name + text)
+        return table.assign(people=self.standing.word, settings=self.standing.settings)
 
-    def side_by_side(self, target) -> pd.DataFrame:
-        "The protocols beside each other: one row a decision (window, trial) and method, ACC and UAR of each protocol."
-        order = sorted({(report.KINDS.index(m.kind), i, m.name) for b in self.of(target) for i, m in enumerate(b.entries)})
-        names, rows = list(dict.fromkeys((name, report.KINDS[k]) for k, _, name in order)), []
-        for what in ('window', 'trial'):
-            for name, kind in names:
-                row = dict(decision=what, method=name, kind=kind)
-                for b in self.of(target):
-                    m = next((m for m in (b.entries if what == 'window' else b.trials) if m.name == name), None)
-                    row.update({f'{b.protocol}: {k}': report.interval(m.scores[k]) if m else '–' for k in ('ACC', 'UAR')})
-                rows.append(dict(row, data=report._DATA[self.provenance]))
-        rule = f", rule {self.parameters['rule']}" if 'rule' in self.parameters else ''
-        return self.titled(pd.DataFrame(rows), f'{self.name}, {target}{rule}: protocols side by side')
+    def side_by_side(self, target:str='') -> pd.DataFrame:
+        "The protocols beside each other: ACC and UAR of each method, of windows and, where they decide, of trials."
+        tables = {what: self.table(target, what) for what in (('window', 'trial') if self.main.trials else ('window',))}
+        of = [target] if target else []
+        if 'rule' in self.parameters: of.append(f"rule {self.parameters['rule']}")
+        return report.side_by_side(tables, f"{', '.join([self.name, *of])}: protocols side by side")
 
     def paper_table(self) -> pd.DataFrame:
         "The paper's own figure (accuracy averaged over folds, then subjects, then targets) of each model and protocol."
-        names, rows = list(dict.fromkeys(n for b in self.blocks for n in b.paper)), []
-        for q in self.protocols:
-            for n in names:
-                got = {b.target: b.paper[n] for b in self.blocks if b.protocol == q and n in b.paper}
-                if not got: continue
-                mean = float(np.mean(list(got.values())))
-                rows.append(dict(protocol=q, method=n, **got, mean=mean, data=report._DATA[self.provenance]))
+        found = {}
+        for b in self.blocks:
+            for name, value in b.paper.items(): found.setdefault((b.protocol, name), {})[b.target] = value
+        rows = [dict(protocol=q, method=name, **found[q, name], mean=np.mean(list(found[q, name].values())),
+                     data=report.DATA[self.provenance]) for q in self.protocols for p, name in found if p == q]
         return self.titled(pd.DataFrame(rows), "the paper's own figure: ACC, mean over folds, then subjects, then targets")
 
     def tables(self) -> list[pd.DataFrame]:
         "All tables in reading order."
-        if self.targets == ['']: return [self.table(b) for b in self.blocks]
+        if not self.several: return [self.table(b) for b in self.blocks]
         first = [self.side_by_side(t) for t in self.targets] + [self.paper_table()]
         if self.published is not None: first.append(self.published)
         return first + [self.table(t, what) for t in self.targets for what in ('window', 'trial')]
 
     def figures(self) -> dict:
         "Name → figure."
-        if self.targets != ['']:
-            return dict(protocols=plot_protocols(self), **{f'per_subject_{t}': plot_subjects(self, t) for t in self.targets})
-        b, first = self.main, self.main.entries[0]
-        y, who, text = b.block.y[b.block.rows], self.data.meta.subject.to_numpy()[b.block.rows], f'{first.name}, {b.protocol}'
-        return dict(confusion=report.plot_confusion(y, first.yhat, b.block.classes, self.provenance, text),
-                    per_subject=report.plot_per_subject(y, first.yhat, who, self.provenance, text),
+        first, mark = self.main.entries[0], self.provenance
+        if self.several:
+            found = dict(protocols=report.plot_protocols({t: self.table(t) for t in self.targets}))
+            for t in self.targets:
+                judged = {f'{b.protocol}, {len(b.block.splits)} folds': (b.y, b.entries[0].yhat, b.subject)
+                          for b in self.of(t)}
+                text = f'{t}: {first.name}, decisions of windows'
+                found[f'per_subject_{t}'] = report.plot_subjects(judged, mark, text)
+            return found
+        b, text = self.main, f'{first.name}, {self.main.protocol}'
+        return dict(confusion=report.plot_confusion(b.y, first.yhat, b.block.classes, mark, text),
+                    per_subject=report.plot_per_subject(b.y, first.yhat, b.subject, mark, text),
                     intervals=report.plot_intervals(self.table(b)))
-
-# %% ../../nbs/55_experiment.ipynb #cell-136
-def plot_protocols(r:Result):
-    "UAR of window decisions with intervals: a panel a target, a group a protocol; the grey line is the highest floor."
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(4.6*len(r.targets) + 2, 3.4), dpi=80, layout='constrained')
-    axes = fig.subplots(1, len(r.targets), sharey=True, squeeze=False)[0]
-    names = list(dict.fromkeys(m.name for b in r.blocks for m in b.entries if m.kind != 'floor'))
-    for ax, target in zip(axes, r.targets):
-        for i, b in enumerate(r.of(target)):
-            for m in b.entries:
-                if m.kind == 'floor': continue
-                j, v = names.index(m.name), m.scores['UAR']
-                x = i + (j - (len(names) - 1)/2)*.6/max(len(names), 1)
-                ax.plot([x, x], [v['low'], v['high']], color=f'C{j}', lw=2)
-                ax.plot(x, v['value'], 'o', color=f'C{j}', ms=5, label=m.name)
-            best = max(m.scores['UAR']['value'] for m in b.entries if m.kind == 'floor')
-            ax.plot([i - .4, i + .4], [best, best], color='.45', ls=':', label='highest floor')
-        ax.axhline(.5, color='k', lw=.5)
-        ax.set(title=report.title(target, r.provenance), xlabel='protocol', ylim=(0, 1.03), xlim=(-.5, len(r.protocols) - .5))
-        ax.set_xticks(range(len(r.protocols)), r.protocols)
-    axes[0].set_ylabel('UAR of windows')
-    handles = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels()): handles.setdefault(label, handle)
-    fig.legend(handles.values(), handles.keys(), loc='outside right center', fontsize=8)
-    return fig
-
-def plot_subjects(r:Result, target:str):
-    "Accuracy of the first model for each subject under each protocol, and each subject's commoner class."
-    from matplotlib.figure import Figure
-    blocks, names = r.of(target), sorted(r.data.meta.subject.unique())
-    fig = Figure(figsize=(min(10, 3 + .35*len(names)), 1.2 + 1.5*len(blocks)), dpi=80, layout='constrained')
-    axes = fig.subplots(len(blocks), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for ax, b in zip(axes, blocks):
-        y, who = b.block.y[b.block.rows], r.data.meta.subject.to_numpy()[b.block.rows]
-        t = metrics.per_subject(y, b.entries[0].yhat, who).set_index('subject')
-        common = pd.Series(y).groupby(who).mean().pipe(lambda m: np.maximum(m, 1 - m))
-        ax.bar([names.index(n) for n in t.index], t.ACC, color='#6baed6')
-        ax.plot([names.index(n) for n in common.index], common, 'k_', ms=12, label="subject's commoner class")
-        ax.set(ylabel='accuracy', ylim=(0, 1.03))
-        ax.set_title(f'{b.protocol}, {len(b.block.splits)} folds', fontsize=9)
-    axes[-1].set_xticks(range(len(names)), names, rotation=90 if len(names) > 10 else 0)
-    axes[-1].set_xlabel('subject')
-    axes[0].legend(fontsize=8, loc='lower right')
-    fig.suptitle(report.title(f'{target}: {blocks[0].entries[0].name}, decisions of windows', r.provenance), fontsize=10)
-    return fig
 
 # %% ../../nbs/55_experiment.ipynb #cell-024
 def block_summary(b:Judged) -> dict:
     "Metrics, floors and n of the first model; everything else beside them, and the same for trials where they decide."
-    def plain(m): return {k: {v: m.scores[k][v] for v in ('value', 'low', 'high')} for k in metrics.METRICS}
-    def level(entries):
-        def kinds(*kind): return {m.name: plain(m) for m in entries[1:] if m.kind in kind}
-        return dict(metrics=plain(entries[0]), floors=kinds('floor'), baselines=kinds('baseline', 'model'), oracle=kinds('oracle'),
-                    replica=kinds('reference'), n=entries[0].yhat.shape[1])
-    out = dict(level(b.entries), model=b.entries[0].name, differences=b.differences.to_dict('records'), n_subjects=b.n_subjects,
-               folds=len(b.block.splits), notes=b.block.notes)
-    return dict(out, trial_level=level(b.trials), paper_figure=b.paper, n_trials=len(b.trial_table)) if b.trials else out
+    out = dict(report.level(b.entries), model=b.entries[0].name, differences=b.differences.to_dict('records'),
+               n_subjects=b.n_subjects, folds=len(b.block.splits), notes=b.block.notes)
+    if not b.trials: return out
+    return dict(out, trial_level=report.level(b.trials), paper_figure=b.paper, n_trials=len(b.trial_table))
 
 def write_result(r:Result):
     "Predictions, tables, figures and, last, `summary.json` in the out folder."
-    with atomic_path(r.out/'predictions.parquet') as tmp:
-        pd.concat([b.predictions for b in r.blocks], ignore_index=True).assign(provenance=r.provenance).to_parquet(tmp)
-    write_bytes(r.out/'tables.md', '\n\n'.join(map(report.markdown_table, r.tables())).encode())
-    for name, fig in r.figures().items(): report.save_figure(fig, r.out/f'{name}.png')
+    predictions = pd.concat([b.predictions for b in r.blocks], ignore_index=True).assign(provenance=r.provenance)
     extra = dict(dataset=r.experiment.name, title=report.title(r.name, r.provenance), fingerprint=r.fingerprint,
                  account=r.data.info.get('account', {}), notes=r.notes, run=r.run, reductions=r.setting['reductions'].to_dict('records'),
-                 setting={k: v for k, v in r.setting.items() if k != 'reductions'})
-    if r.targets == ['']:
+                 setting={k: v for k, v in r.setting.items() if k != 'reductions'}, standing=r.standing.summary)
+    if not r.several:
         protocols = {b.protocol: block_summary(b) for b in r.blocks}
         one = {k: v for k, v in protocols[r.main.protocol].items() if k not in ('folds', 'notes')}
         more = dict(one=one, extra=dict(extra, protocol=r.main.protocol, protocols=protocols))
@@ -477,65 +363,48 @@ def write_result(r:Result):
         protocols = {q: {b.target: block_summary(b) for b in r.blocks if b.protocol == q} for q in r.protocols}
         if r.published is not None: extra['published'] = r.published.to_dict('records')
         more = dict(protocols=protocols, extra=dict(extra, paper_figure=r.paper_table().to_dict('records')))
-    classes = r.main.block.classes if r.targets == [''] else ['low', 'high']
-    write_json(r.out/'summary.json', report.summary(classes, r.provenance, dict(r.parameters), r.seconds, **more))
+    classes = ['low', 'high'] if r.several else r.main.block.classes
+    said = report.summary(classes, r.provenance, dict(r.parameters), r.seconds, **more)
+    report.write_report(r.out, predictions, r.tables(), r.figures(), said, r.standing.sentence)
 
 # %% ../../nbs/55_experiment.ipynb #cell-026
-def show_text(text:str):
-    "Markdown in a notebook, text on a terminal."
-    if in_notebook():
-        from IPython.display import Markdown, display
-        display(Markdown(text))
-    else: print(text)
-
 def show_setting(r:Result):
     "What was run, and what was shrunk."
     notes = [f'{b.target}, {b.protocol}: {n}.' for b in r.blocks for n in b.block.notes]
-    show_text('\n\n'.join([f'**{report.title(r.name, r.provenance)}**', *r.told, *notes]))
+    report.show_text('\n\n'.join([f'**{report.title(r.name, r.provenance)}**', *r.told, *notes]))
     names = told_names(r.data.info.get('defects', []))
     if account := r.data.info.get('account'): report.show_table(report.account_table(account, r.provenance, names))
     text = f"preset '{r.setting['preset']}': what differs from the full setting; every subject of this set is kept"
     if len(r.setting['reductions']): report.show_table(r.titled(r.setting['reductions'], text))
 
-def in_words(r:Result) -> str:
-    "One line a target and protocol: the first model's UAR, and how it stands against the best baseline and the best informed floor."
-    lines = []
-    for b in r.blocks:
-        first, found = b.entries[0], b.differences.to_dict('records')
-        known = {d['comparison']: d['verdict'] for d in found if d['metric'] == 'UAR'}
-        line = f"- {b.target + ', ' if b.target else ''}{b.protocol}: {first.name} UAR {report.number(first.scores['UAR']['value'])}"
-        for kind in ('baseline', 'floor'):
-            beside = [m for m in b.entries if m.kind == kind and f'{first.name} − {m.name}' in known]
-            best = max(beside, key=lambda m: m.scores['UAR']['value'], default=None)
-            if best: line += f"; against {best.name} ({report.number(best.scores['UAR']['value'])}): {known[f'{first.name} − {best.name}']}"
-        lines.append(line)
-    return '\n'.join([f"**{report.title('in words, decisions of windows', r.provenance)}**", '', *lines])
+def differences_of(blocks:list) -> pd.DataFrame:
+    "The paired differences of several blocks."
+    return pd.concat([b.differences.assign(target=b.target, protocol=b.protocol) for b in blocks], ignore_index=True)
 
 def show_differences(r:Result, blocks:list, text:str):
-    d = pd.concat([b.differences.assign(target=b.target, protocol=b.protocol) for b in blocks], ignore_index=True)
-    if not len(d): return
-    d = d.assign(p=d.p.map(lambda p: '< .001' if p < .001 else f'{p:.3f}'))
-    report.show_table(r.titled(d if r.targets != [''] else d.drop(columns=['target', 'protocol']), text))
+    "Every paired difference."
+    if not len(d := differences_of(blocks)): return
+    d = report.differences_table(d if r.several else d.drop(columns=['target', 'protocol']))
+    report.show_table(r.titled(d, text))
 
 def show_leaks(r:Result, blocks:list, text:str):
     "One line a kind of finding."
-    leaks = [b.leaks.assign(protocol=b.protocol) for b in blocks if len(b.leaks)]
-    if not leaks: return
-    by = (['protocol'] if len(blocks) > 1 else []) + ['finding', 'severity']
-    table = pd.concat(leaks).groupby(by, as_index=False).agg(splits=('split', 'nunique'), example=('detail', 'first'))
-    report.show_table(r.titled(table, text))
+    leaks = pd.concat([b.leaks.assign(protocol=b.protocol) for b in blocks])
+    if len(leaks): report.show_table(r.titled(report.leaks_table(leaks), text))
 
 def show_tables(r:Result):
-    "One target: each protocol's results, its paired differences, what the leak audit sees. Several: the protocols side by side, the same in words."
-    for t in r.targets if r.targets != [''] else (): report.show_table(r.side_by_side(t))
-    for b in r.blocks if r.targets == [''] else ():
+    "One target: each protocol's results, its paired differences, what the leak audit sees. Several: the same in words."
+    for b in r.blocks if not r.several else ():
         report.show_table(r.table(b))
         show_differences(r, [b], f'{b.protocol}: paired differences, interval and p over subjects')
         show_leaks(r, [b], f'{b.protocol}: what the leak audit sees')
-    if r.targets != ['']:
-        show_text(in_words(r))
+    if r.standing.sentence: report.show_text(r.standing.sentence)
+    for t in r.targets if len(r.protocols) > 1 or r.several else (): report.show_table(r.side_by_side(t))
+    if r.several:
+        tables = {t: r.table(t) for t in r.targets}
+        report.show_text(report.in_words(tables, differences_of(r.blocks), 'in words, decisions of windows'))
         report.show_table(r.paper_table())
-    if r.published is not None: report.show_table(r.published, digits=2 if r.targets != [''] else 3)
+    if r.published is not None: report.show_table(r.published, digits=2 if r.several else 3)
 
 def show_details(r:Result):
     "Of several targets: every metric, paired differences and what the leak audit sees."
@@ -544,64 +413,42 @@ def show_details(r:Result):
     show_differences(r, r.blocks, 'paired differences of windows; interval by subject and trial, p by subject')
     show_leaks(r, r.of(r.targets[0]), 'what the leak audit sees')
 
-def show_figures(r, *names):
-    "The figures whose names begin so, or all."
-    for n, fig in r.figures().items():
-        if not names or n.startswith(names): report.show_figure(fig)
-
-def show_provenance(r):
-    "Where the numbers come from: data, code, versions, device."
-    report.show_table(report.provenance_table(r.provenance, r.fingerprint, r.run, r.seconds, r.notes))
-
-# %% ../../nbs/55_experiment.ipynb #cell-140
-def protocols_table(r:Result) -> pd.DataFrame:
-    "One row a method, one column a protocol: UAR with its interval, and how many rows were judged."
-    kinds = {m.name: m.kind for b in r.blocks for m in b.entries}
-    found = {b.protocol: {m.name: m.scores['UAR'] for m in b.entries} for b in r.blocks}
-    rows = []
-    for name in sorted(kinds, key=lambda n: report.KINDS.index(kinds[n])):
-        cells = {f'{b.protocol} (N={len(b.block.rows)})': found[b.protocol].get(name) for b in r.blocks}
-        rows.append(dict(method=name, kind=kinds[name], **{k: report.interval(v) if v else '–' for k, v in cells.items()}))
-    return r.titled(pd.DataFrame(rows), f'{r.name}: UAR under each protocol')
-
-def show_protocols(r:Result):
-    "The protocols side by side, where a single target was judged under several."
-    if r.targets == [''] and len(r.blocks) > 1: report.show_table(protocols_table(r))
-
 # %% ../../nbs/55_experiment.ipynb #cell-027
-@dataclass
-class Job:
-    "One piece of work that holds its out folder."
-    parameters: Parameters
-    out: Path
-    device: str
-    notes: list
-    start: float = field(default_factory=time.perf_counter)
+def look(r:Result):
+    "Write down that this result was seen (chapter 57)."
+    m = r.main.entries
+    log_look(r.standing, r.experiment.name, pd.concat([b.predictions for b in r.blocks]), [x.name for x in m if x.kind == 'model'],
+             '; '.join(r.protocols), m[0].yhat.shape[1], len(m[0].yhat), {k: m[0].scores[k]['value'] for k in ('UF1', 'UAR')})
 
-    @property
-    def seconds(self) -> float: return time.perf_counter() - self.start
+def write_cards(r:Result, networks:Networks):
+    "A card for every system whose networks were kept, with its scores of this run."
+    for b in r.blocks:
+        for m in b.entries:
+            name = f'{m.name}, {b.target}' if b.target else m.name
+            networks.write_card(name, b.block.splits[0].protocol, r.data, r.name, m.scores, [*r.told, *b.block.notes, *r.notes])
 
-@contextmanager
-def at_work(p:Parameters):
-    "The job of these checked parameters, its folder held as long as it lasts."
-    device, out = device_of(p.get('device', 'cpu')), resolve(p.out)
-    with run_lock(out), noted() as notes: yield Job(p, out, device, notes)
 
 def run(e:Experiment, given:dict) -> Result:
     "Run an experiment from its parameters. Raises `EmonbError` with one sentence; whatever was finished stays in `out`."
     with at_work(check_parameters(e, given)) as job:
-        store, reader = Store(job.out), open_set(e, job.parameters)
+        networks = Networks(job.out) if job.parameters.keep else None
+        store, reader = Store(job.out, networks), open_set(e, job.parameters)
         p = settled(e, job.parameters, reader.provenance).but(root=str(reader.root), device=job.device)
         p = p.but(**e.settle(p, reader))
+        how = standing(e.name, reader.provenance, getattr(reader, 'sources', ()), changed(e, job.parameters.but(preset=p.preset)), p.confirm)
+        if p.confirm: need_confirmation(how)
         data = e.prepare(p, reader)
         workers = p.workers or (processors() if job.device == 'cpu' else 1)
-        blocks = judge_all(e, data, e.blocks(p, data), e.systems(p, data), p.seeds, store, workers, e.truth(p, data))
+        truth = e.truth(p, data) if has_truth(reader.root) else {}
+        blocks = judge_all(e, data, e.blocks(p, data), e.systems(p, data), p.seeds, store, workers, truth)
         for sentence in mixture(store): note(sentence)
         said = dict(weights=data.info.get('weights', 'none'), detector=data.info.get('detector') or 'none',
                     read=len(getattr(reader, 'defects', [])), audit=len(data.info.get('defects', [])),
                     left_out=data.info.get('left_out', 0), reductions=reductions(e, p, data.provenance))
         decided = {k: p[k] for k in ('preset', 'model', 'modalities', *e.presets['paper']) if k in p and k != 'twin'}
         result = Result(e, job.parameters.but(dataset=e.name), data, blocks, {**decided, **said}, provenance_of_run(job.device),
-                        job.out, job.seconds, job.notes, e.told(p.but(**said), data))
+                        job.out, job.seconds, job.notes, e.told(p.but(**said), data), how)
         write_result(result)
+        look(result)
+        if networks: write_cards(result, networks)
     return result

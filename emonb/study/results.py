@@ -17,8 +17,8 @@ from ..core import Damaged, atomic_path, note, read_sealed, set_aside, sha256_of
 # %% ../../nbs/53_results.ipynb #cell-005
 class Store:
     "Rows and predictions of finished folds under `out/rows` and `out/predictions`, checked when they are found again."
-    def __init__(self, out):
-        self.out, self.versions, self.used = Path(out), versions(), set()
+    def __init__(self, out, networks=None):      # what keeps trained networks (chapter 53a), or None
+        self.out, self.versions, self.used, self.networks = Path(out), versions(), set(), networks
         self.rows_dir, self.pred_dir = self.out/'rows', self.out/'predictions'
         for d in (self.rows_dir, self.pred_dir): d.mkdir(parents=True, exist_ok=True)
         read = [self._read(p) for p in sorted(self.rows_dir.glob('*.json'))]

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'Split', 'Folds', 'protocol_table', 'trial_key', 'balanced_groups', 'clock_edges', 'make_splits',
-           'split_matrix', 'check_split', 'one_column_uar', 'leak_audit', 'splits_of', 'audit']
+           'split_matrix', 'check_split', 'check_folds', 'chosen', 'hold_out', 'splits_within', 'one_column_uar',
+           'leak_audit', 'splits_of', 'audit', 'splits_by_name']
 
 # %% ../../nbs/50_splits.ipynb #cell-002
-import warnings
+import re, warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from sklearn.model_selection import KFold, StratifiedGroupKFold
 from sklearn.neighbors import NearestNeighbors
 
-from ..core import DataError, EmonbError, fold_seed, one_of
+from ..core import DataError, EmonbError, fold_seed, listed, named, one_of
 from ..data.people import same_people
 
 # %% ../../nbs/50_splits.ipynb #cell-005
@@ -248,6 +249,55 @@ def check_split(meta, split:Split, disjoint=('subject',)):
         both = np.intersect1d(key[split.train], key[split.test])
         if len(both): raise EmonbError(f'split {split.name}: {c} {both[0]} is in both parts ({len(both)} shared); leave whole {c}s out')
 
+# %% ../../nbs/50_splits.ipynb #cell-085
+def check_folds(meta, splits, disjoint=('subject',)):
+    "`check_split` of each, and an `EmonbError` for a row that two folds test."
+    for s in splits: check_split(meta, s, disjoint)
+    tested = np.bincount(np.concatenate([s.test for s in splits]), minlength=len(meta))
+    if tested.max() > 1:
+        raise EmonbError(f'{splits[0].protocol}: row {tested.argmax()} is tested by {tested.max()} folds; scores are '
+                         'pooled over rows, so take folds that test each row once')
+
+# %% ../../nbs/50_splits.ipynb #cell-088
+def chosen(splits:list, folds:str) -> list:
+    "All splits, the first so many, or those named. `EmonbError` for a number or a name that is not there."
+    if folds.strip().lower() == 'all': return splits
+    names, there = listed(folds), [s.name for s in splits]
+    if len(names) == 1 and names[0] not in there and re.fullmatch('[0-9]+', names[0]):
+        if names[0] in map(str, range(1, len(there) + 1)): return splits[:int(names[0])]
+        raise EmonbError(f"folds={folds[:20]}: {splits[0].protocol} has {len(there)}; give 1 to {len(there)}, all, or "
+                         f"names with commas between: {', '.join(there)}")
+    for n in names: one_of('folds', n, there)
+    return [s for s in splits if s.name in names]
+
+def hold_out(groups, share:float=.2, seed:int=0) -> np.ndarray:
+    "(N,) bool, True for the rows of the held-out groups (people, clips): at least one of them, at most all but one."
+    groups = np.asarray(same_people(groups))
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise EmonbError(f'only one actor or clip ({names[0]}): nothing can be held out; give more clips')
+    k = int(np.clip(round(share*len(names)), 1, len(names) - 1))
+    return np.isin(groups, np.random.default_rng(fold_seed(seed, 'held out')).permutation(names)[:k])
+
+# %% ../../nbs/50_splits.ipynb #cell-091
+def splits_within(meta, protocol:str,      # 'windows' or 'trials'
+                  y, n_splits:int=10,
+                  of:str='labels'          # what `y` says, for the error
+                 ) -> tuple[list, list]:
+    """The folds inside each subject that has two classes, and what was left out or lowered, in words.
+
+    `DataError` where every subject has a single class."""
+    mixed = pd.Series(y).groupby(meta.subject.to_numpy()).nunique() > 1
+    if not mixed.any(): raise DataError(f'{of}: every subject has a single class; choose another rule or more trials')
+    notes = [] if mixed.all() else [f"{', '.join(mixed.index[~mixed])} left out: every rating on one side"]
+    rows = np.flatnonzero(meta.subject.map(mixed))
+    part = meta.iloc[rows].reset_index(drop=True)
+    trials = part.groupby('subject').trial
+    most = int((trials.nunique() if protocol == 'trials' else trials.size()).min())
+    if most < n_splits: notes.append(f'{most} folds instead of {n_splits}: a subject has no more {protocol}')
+    found = make_splits(part, protocol, y=y[rows], n_splits=min(n_splits, most), per_subject=True)
+    return [Split(protocol, s.name, rows[s.train], rows[s.test]) for s in found], notes
+
 # %% ../../nbs/50_splits.ipynb #cell-045
 def _structure(meta, y, s):
     "Findings of one split that the table alone shows: [(finding, detail, severity)]."
@@ -400,3 +450,14 @@ def splits_of(how,            # `Split`s, a splitter with `split(X, y, groups)`,
 def audit(meta, how, y=None, x=None) -> pd.DataFrame:
     "`leak_audit` of folds, whoever made them: of `Split`s, of a scikit-learn splitter, of pairs of positions."
     return leak_audit(x, meta, splits_of(how, meta, y), y)
+
+# %% ../../nbs/50_splits.ipynb #cell-094
+def splits_by_name(text:str, meta, y=None) -> Folds:
+    "The folds of the splitter that `module:name` names, or that a class or function of that name gives."
+    how = named('protocol', text)
+    if isinstance(how, type) or not hasattr(how, 'split') and callable(how):
+        try: how = how()
+        except TypeError as e: raise EmonbError(f'protocol={text}: {e}; name a splitter that is made') from e
+    if not hasattr(how, 'split'):
+        raise EmonbError(f'protocol={text}: a {type(how).__name__} has no split(X, y, groups); name a splitter')
+    return splits_of(how, meta, y, protocol=text)

@@ -221,7 +221,7 @@ def end_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 _open, _same = {}, set()      # the set this worker has mapped; the codes it was asked for that are its own
-def _fold_in_worker(folder, split, recipe, seed, code):
+def _fold_in_worker(folder, split, recipe, seed, code, fit):
     "Runs in a worker: map the arrays once, then fit."
     if code not in _same:
         if code_key(recipe.make, fit_fold) != code:
@@ -230,7 +230,7 @@ def _fold_in_worker(folder, split, recipe, seed, code):
     if folder not in _open:
         _open.clear()
         _open[folder] = load(folder, check=False)      # the parent checked it
-    return fit_fold(_open[folder], split, recipe, seed)
+    return fit(_open[folder], split, recipe, seed)
 
 def _on_disk(data:Prepared, keys, folder):
     "The part of a set that a recipe needs, as files that workers can map; arrays already checked on disk are linked, not copied."
@@ -256,7 +256,10 @@ def run_folds(data:Prepared,
     "Train every fold of every seed that `store` does not hold yet, and return all predictions."
     known = known_by(data, recipe)
     jobs = [(fold_key(data, s, recipe, seed, known), s, seed) for seed in seeds for s in splits]
+    networks = getattr(store, 'networks', None)
+    if recipe.replica or networks and not is_network(recipe): networks = None
     todo = [j for j in jobs if store is None or not store.has(j[0])]
+    if networks: todo = networks.missing(name, recipe, jobs, todo)
     fresh = {}
     def done(key, split, seed, result):
         df, how = result
@@ -265,24 +268,25 @@ def run_folds(data:Prepared,
         else: store.put(key, dict(model=name, protocol=split.protocol, fold=split.name, seed=seed, provenance=data.provenance,
                                   recipe=known['recipe'], code=known['code'], **how), df)
     if todo:
-        with _results(data, todo, recipe, min(workers, len(todo)), executor, known['code']) as results:
+        fits = {key: networks.fit(name, key, split, seed) if networks else fit_fold for key, split, seed in todo}
+        with _results(data, todo, recipe, min(workers, len(todo)), executor, known['code'], fits) as results:
             for key, split, seed, r in progress(results, f'{name}, {splits[0].protocol}: folds', len(todo)): done(key, split, seed, r)
     return pd.concat([fresh[k] if store is None else store.predictions(k) for k, _, _ in jobs], ignore_index=True)
 
 @contextmanager
-def _results(data, todo, recipe, workers, executor, code):
+def _results(data, todo, recipe, workers, executor, code, fits):
     "An iterator over (key, split, seed, result) as they come, in this process or from workers."
     if workers < 2 and executor is None:
-        yield ((k, s, seed, fit_fold(data, s, recipe, seed)) for k, s, seed in todo)
+        yield ((k, s, seed, fits[k](data, s, recipe, seed)) for k, s, seed in todo)
         return
     with tempfile.TemporaryDirectory(prefix='emonb-') as tmp:
         folder = str(_on_disk(data, recipe.inputs, Path(tmp)/'set'))
         pool = executor or ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=end_with_parent)
-        try: yield _as_they_come(pool, folder, todo, recipe, code)
+        try: yield _as_they_come(pool, folder, todo, recipe, code, fits)
         finally:
             if executor is None: pool.shutdown(cancel_futures=True)
 
-def _as_they_come(pool, folder, todo, recipe, code):
-    futures = {pool.submit(_fold_in_worker, folder, s, recipe, seed, code): (k, s, seed) for k, s, seed in todo}
+def _as_they_come(pool, folder, todo, recipe, code, fits):
+    futures = {pool.submit(_fold_in_worker, folder, s, recipe, seed, code, fits[k]): (k, s, seed) for k, s, seed in todo}
     while futures:
         for f in wait(futures, return_when=FIRST_COMPLETED).done: yield (*futures.pop(f), f.result())
