@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ABLATIONS', 'PARAMETERS', 'COMPARED', 'Change', 'Study', 'by_modality', 'studies_of', 'check', 'sized', 'base_of',
-           'Variant', 'settled_for', 'variants', 'whole', 'on_common_clips', 'Changed', 'Tried', 'first_block',
-           'system_of', 'decided', 'changed', 'pool_of', 'tried', 'shown', 'table_of', 'answer_of', 'lacking_of',
-           'plot_changes', 'Ablated', 'study_summary', 'write_ablated', 'run', 'told_of', 'show_answers',
-           'show_changes', 'show_references', 'show_where']
+           'Variant', 'settled_for', 'variants', 'on_common_clips', 'Changed', 'Tried', 'first_block', 'system_of',
+           'decided', 'changed', 'pool_of', 'tried', 'shown', 'table_of', 'answer_of', 'lacking_of', 'plot_changes',
+           'Ablated', 'study_summary', 'write_ablated', 'run', 'told_of', 'show_answers', 'show_changes',
+           'show_references', 'show_where']
 
 # %% ../../nbs/68_ablations.ipynb #cell-002
 import multiprocessing
@@ -56,7 +56,8 @@ _CASME3 = dict(
         Change('fusion', 'guided attention', dict(model='latent_guided')),
         Change('fusion', 'concatenation', dict(model='latent_guided', fusion='concat')))),
     paper=Study("What is each part of the first paper's model worth?", dict(model='latent_emotion'), (
-        *_WEIGHTS, Change('fusion', 'concatenation', dict(fusion='concat')),
+        *_WEIGHTS, Change('colour', 'what moved since the onset (flow)', dict(color_mode='flow')),
+        Change('fusion', 'concatenation', dict(fusion='concat')),
         Change('fusion', 'product of models trained apart', dict(model='latent_product')),
         *(Change('attention', f'read as {k}', dict(reading=k)) for k in ('swapped', 'guide_qk')),
         *_NETWORK, _DEPTH, Change('baseline', 'on', dict(baseline='on')))),
@@ -158,12 +159,8 @@ def variants(e:Experiment, study:Study, base:dict, reader, device:str, parts:str
     for c in (c for c in changes if parts == 'all' or c.part in listed(parts)):
         try: p = settled_for(e, {**base, **study.given, **c.given}, reader, device)
         except EmonbError as err: lacking.append((c, str(err)))
-        else: out.append(Variant(c, p, e.prepare(whole(p, first, c), reader)))
+        else: out.append(Variant(c, p, out[0].data if c.part == 'modalities' else e.prepare(p, reader)))
     return on_common_clips(out), lacking
-
-def whole(p:Parameters, first:Parameters, c:Change) -> Parameters:
-    "The parameters to prepare by: a modality that is left out stays in the arrays."
-    return p.but(modalities=first.modalities) if c.part == 'modalities' else p
 
 def on_common_clips(found:list) -> list:
     "The variants, each on those of its trials that all have, in one order."
@@ -248,7 +245,7 @@ def shown(d:dict) -> str:
 
 def table_of(t:Tried, provenance:str) -> pd.DataFrame:
     "A row for the reference and each change: scores, difference to the reference, p and verdict."
-    n, data = len(t.reference.block.rows), report._DATA[provenance]
+    n, data = len(t.reference.block.rows), report.DATA[provenance]
     alike = dict(N=n, subjects=t.reference.n_subjects)
     rows = [dict(part='reference', change=t.first.name, **{m: report.interval(t.first.scores[m]) for m in COMPARED},
                  **{f'{m} − reference': '–' for m in COMPARED}, p='–', verdict='–', **alike,
