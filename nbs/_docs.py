@@ -44,7 +44,7 @@ def readme(index=NBS/'index.ipynb'):
 
 
 KEPT = ('title', 'dataset', 'provenance', 'classes', 'protocols', 'fingerprint', 'account', 'reductions', 'setting',
-        'run', 'notes')
+        'run', 'notes', 'standing')
 
 
 def keep(name, path):

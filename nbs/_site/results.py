@@ -52,7 +52,7 @@ def block_rows(one):
 def command(summary):
     "The command that made a stored summary."
     p = summary['parameters']
-    run = '90_loso' if 'dataset' in p else '91_deap'
+    run = '94_known_answers' if 'twin_seed' in p else '90_loso' if 'dataset' in p else '91_deap'
     cell = next(c for c in Chapter(NBS/f'{run}.ipynb').code() if 'parameters' in c['metadata'].get('tags', []))
     given_there = [n for n in ast.parse(text_of(cell)).body if isinstance(n, ast.AnnAssign)]
     default = {n.target.id: ast.literal_eval(n.value) for n in given_there}
