@@ -393,10 +393,9 @@ def told_of(e:Experiment, asked:Parameters, p:Parameters, done:list) -> list[str
 # %% ../../nbs/68_ablations.ipynb #cell-028
 def show_answers(r:Ablated):
     "What was asked, and the answer, of each study."
-    from emonb.study.experiment import show_text
     lines = [f'**{report.title(r.title, r.provenance)}**', *r.told]
     for t in r.tried: lines += [f'- *{t.name}: {t.study.question}* {report.title(answer_of(t), r.provenance)}']
-    show_text('\n\n'.join(lines))
+    report.show_text('\n\n'.join(lines))
 
 def show_changes(r:Ablated):
     "Of each study the figure, then the changes."
