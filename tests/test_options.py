@@ -2,11 +2,12 @@
 import numpy as np, pandas as pd, pytest, torch
 from torch import nn
 
-from emonb.core import EmonbError
+from emonb.core import DataError, EmonbError
 from emonb.data.recordings import Prepared
 from emonb.data.simulate import Casme3Twin, write_casme3
 from emonb.experiments.casme3 import CASME3, OPTIONS, load_set, systems
 from emonb.signals.physio import hjorth_courses, since_onset
+from emonb.signals.prepare import PrepareSettings, as_measured
 from emonb.study.experiment import check_parameters, run, settled
 from emonb.study.splits import Split
 from emonb.study.train import Recipe, fit_module
@@ -130,11 +131,16 @@ def test_the_backbone_learns_at_its_own_rate(opened):
     assert recipe.backbone_lr == 1e-5 and any('backbone' in k for k, _ in recipe.make().named_parameters())
 
 
+def test_settings_that_cannot_be_met_are_refused():
+    with pytest.raises(EmonbError, match='window=onset'): PrepareSettings(baseline=True, window='clip')
+    with pytest.raises(DataError, match='clip 7: no valid depth'): as_measured(np.zeros((2, 4, 4), np.uint16), 'clip 7')
+
+
 def test_each_modality_alone(trees, tmp_path):
     given = dict(root=str(trees['C']), model='latent_product', modalities='color,physio', alone=True, epochs=1, workers=1)
     r = run(CASME3, dict(given, out=str(tmp_path/'out')))
     names = [m.name for m in r.main.entries if m.kind == 'model']
-    assert names == ['latent_product', 'latent_product, color alone', 'latent_product, physio alone']
+    assert names[1:] == ['latent_product, color alone', 'latent_product, physio alone'] and names[0].startswith('product of')
     assert 'Options: alone True.' in r.told and set(names[1:]) <= set(r.main.predictions.model)
     assert f'{names[0]} − {names[1]}' in set(r.main.differences.comparison)
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ABLATIONS', 'PARAMETERS', 'COMPARED', 'Change', 'Study', 'by_modality', 'studies_of', 'check', 'sized', 'base_of',
-           'Variant', 'settled_for', 'variants', 'whole', 'on_common_clips', 'Changed', 'Tried', 'first_block',
-           'system_of', 'decided', 'changed', 'pool_of', 'tried', 'shown', 'table_of', 'answer_of', 'lacking_of',
-           'plot_changes', 'Ablated', 'study_summary', 'write_ablated', 'run', 'told_of', 'show_answers',
-           'show_changes', 'show_references', 'show_where']
+           'Variant', 'settled_for', 'variants', 'on_common_clips', 'Changed', 'Tried', 'first_block', 'system_of',
+           'decided', 'changed', 'pool_of', 'tried', 'shown', 'table_of', 'answer_of', 'lacking_of', 'plot_changes',
+           'Ablated', 'study_summary', 'write_ablated', 'run', 'told_of', 'show_answers', 'show_changes',
+           'show_references', 'show_where']
 
 # %% ../../nbs/68_ablations.ipynb #cell-002
 import multiprocessing
@@ -28,7 +28,7 @@ from ..study import metrics, report
 from ..study.experiment import (AUTO, Block, Experiment, Judged, at_work, check_parameters, judge, open_set,
                                     predictions_of, settled)
 from ..study.results import Store, mixture
-from ..study.train import end_with_parent
+from ..study.train import end_with_parent, is_network
 
 # %% ../../nbs/68_ablations.ipynb #cell-005
 class Change(NamedTuple):
@@ -56,7 +56,8 @@ _CASME3 = dict(
         Change('fusion', 'guided attention', dict(model='latent_guided')),
         Change('fusion', 'concatenation', dict(model='latent_guided', fusion='concat')))),
     paper=Study("What is each part of the first paper's model worth?", dict(model='latent_emotion'), (
-        *_WEIGHTS, Change('fusion', 'concatenation', dict(fusion='concat')),
+        *_WEIGHTS, Change('colour', 'what moved since the onset (flow)', dict(color_mode='flow')),
+        Change('fusion', 'concatenation', dict(fusion='concat')),
         Change('fusion', 'product of models trained apart', dict(model='latent_product')),
         *(Change('attention', f'read as {k}', dict(reading=k)) for k in ('swapped', 'guide_qk')),
         *_NETWORK, _DEPTH, Change('baseline', 'on', dict(baseline='on')))),
@@ -145,8 +146,8 @@ def settled_for(e:Experiment, given:dict, reader, device:str) -> Parameters:
     "The parameters that a run of these would end with; what no parameter is called is a number of the preset."
     p = settled(e, check_parameters(e, {k: v for k, v in given.items() if k in e.table}), reader.provenance)
     numbers = {k: v for k, v in given.items() if k not in e.table}
-    taken = [k for m in listed(p.model) if m != AUTO for k in entry(m).arguments]
-    for k in numbers: one_of('change', k, [*e.presets['demo'], *taken])
+    for k in numbers.keys() - e.presets['demo'].keys():
+        one_of('change', k, [*e.presets['demo'], *(a for m in listed(p.model) for a in entry(m).arguments)])
     p = p.but(root=str(reader.root), device=device, **numbers)
     return p.but(**e.settle(p, reader))
 
@@ -158,12 +159,8 @@ def variants(e:Experiment, study:Study, base:dict, reader, device:str, parts:str
     for c in (c for c in changes if parts == 'all' or c.part in listed(parts)):
         try: p = settled_for(e, {**base, **study.given, **c.given}, reader, device)
         except EmonbError as err: lacking.append((c, str(err)))
-        else: out.append(Variant(c, p, e.prepare(whole(p, first, c), reader)))
+        else: out.append(Variant(c, p, out[0].data if c.part == 'modalities' else e.prepare(p, reader)))
     return on_common_clips(out), lacking
-
-def whole(p:Parameters, first:Parameters, c:Change) -> Parameters:
-    "The parameters to prepare by: a modality that is left out stays in the arrays."
-    return p.but(modalities=first.modalities) if c.part == 'modalities' else p
 
 def on_common_clips(found:list) -> list:
     "The variants, each on those of its trials that all have, in one order."
@@ -193,7 +190,7 @@ class Tried:
     rows: list            # of `Changed`
     lacking: list         # (change, why) of what could not be run
     data: Prepared        # of the reference
-    seeds: tuple
+    seeds: tuple          # of the reference; none for an estimator, which is fitted once
 
     @property
     def first(self): return self.reference.entries[0]
@@ -238,7 +235,8 @@ def tried(e:Experiment, name:str, study:Study, found:list, lacking:list, store=N
     reference = judge(e, first.data, block, e.systems(first.p, first.data), seeds, store, workers, executor, truth)
     rows = [changed(e, v, reference, f'{name}, {v.change.part}, {v.change.name}', store, workers, executor)
             for v in found[1:]]
-    return Tried(name, study, reference, rows, lacking, first.data, seeds)
+    trained = is_network(system_of(e, first).recipe)
+    return Tried(name, study, reference, rows, lacking, first.data, seeds if trained else ())
 
 # %% ../../nbs/68_ablations.ipynb #cell-020
 def shown(d:dict) -> str:
@@ -247,7 +245,7 @@ def shown(d:dict) -> str:
 
 def table_of(t:Tried, provenance:str) -> pd.DataFrame:
     "A row for the reference and each change: scores, difference to the reference, p and verdict."
-    n, data = len(t.reference.block.rows), report._DATA[provenance]
+    n, data = len(t.reference.block.rows), report.DATA[provenance]
     alike = dict(N=n, subjects=t.reference.n_subjects)
     rows = [dict(part='reference', change=t.first.name, **{m: report.interval(t.first.scores[m]) for m in COMPARED},
                  **{f'{m} − reference': '–' for m in COMPARED}, p='–', verdict='–', **alike,
@@ -267,8 +265,11 @@ def answer_of(t:Tried) -> str:
     by = {v: [r for r in t.rows if metrics.worded(r.differences['UF1']) == v] for v in verdicts}
     def names(rows): return '; '.join(f"{r.change.part} {r.change.name} ({shown(r.differences['UF1'])})" for r in rows)
     score, n = report.interval(t.first.scores['UF1']), len(t.rows)
+    seeds = f", seeds {', '.join(map(str, t.seeds))}" if t.seeds else ''
+    floor = max((m for m in t.reference.entries if m.kind == 'floor'), key=lambda m: m.scores['UF1']['value'])
     said = [f"{t.first.name} has UF1 {score} on {len(t.reference.block.rows)} samples of {t.reference.n_subjects} "
-            f"people, {t.reference.protocol}, seeds {', '.join(map(str, t.seeds))}."]
+            f"people, {t.reference.protocol}{seeds}; its highest floor is {floor.name} with "
+            f"{report.interval(floor.scores['UF1'])}."]
     if by['below']: said.append(f"Worse by the change: {names(by['below'])}.")
     if by['above']: said.append(f"Better by the change: {names(by['above'])}.")
     if by['no difference shown']: said.append(f"No difference shown: {names(by['no difference shown'])}.")
@@ -383,7 +384,8 @@ def told_of(e:Experiment, asked:Parameters, p:Parameters, done:list) -> list[str
     return [f"{len(t.reference.block.rows)} samples of {t.reference.n_subjects} people, "
             f"{t.reference.protocol} in {len(t.reference.block.splits)} folds; classes: "
             + ', '.join(f'{c} {k}' for c, k in zip(t.data.classes, counts)) + '.',
-            f"Seeds {', '.join(map(str, t.seeds))}: scores are pooled over folds, each seed by itself, then averaged.",
+            f"Seeds {', '.join(map(str, p.seeds))}: scores are pooled over folds, each seed by itself, then averaged; "
+            'what is no network is fitted once.',
             f"Preset {p.preset}; epochs: {asked.epochs or 'as the preset or the system says'}; "
             f"options of all: {asked.options or 'none'}."
             + (f" The twin: {', '.join(f'{k} {v}' for k, v in known.items())}." if known else '')]
@@ -391,10 +393,9 @@ def told_of(e:Experiment, asked:Parameters, p:Parameters, done:list) -> list[str
 # %% ../../nbs/68_ablations.ipynb #cell-028
 def show_answers(r:Ablated):
     "What was asked, and the answer, of each study."
-    from emonb.study.experiment import show_text
     lines = [f'**{report.title(r.title, r.provenance)}**', *r.told]
     for t in r.tried: lines += [f'- *{t.name}: {t.study.question}* {report.title(answer_of(t), r.provenance)}']
-    show_text('\n\n'.join(lines))
+    report.show_text('\n\n'.join(lines))
 
 def show_changes(r:Ablated):
     "Of each study the figure, then the changes."
