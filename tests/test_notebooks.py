@@ -14,6 +14,7 @@ LIMIT = 300    # seconds for one chapter; they are written to need less than 60
 RUNS = {'90_loso': [{'source': 'simulated'},    # the README's command, whole
                     {'dataset': 'megc2019', 'source': 'simulated', 'model': 'svm'}],
         '91_deap': [{'source': 'simulated', 'subjects': '1,2', 'target': 'valence', 'epochs': 1, 'folds': 2, 'replica': True}],
+        '93_attention': [dict(clips=16, people=4, groups=2, epochs=1, seeds='0', workers=1)],
         '89_pretrain_face': [{'source': 'simulated', 'clips': 12, 'every': 4, 'epochs': 1}],
         '96_speed': [dict(subjects=2, trials=4, seconds=4, memory_subjects=3, memory_seconds=4, epochs=1, train_trials=4, steps=1, size=8, video_seconds=2, width=160, height=120, repeats=1, threads=1)]}
 RUN_LIMIT = 600
