@@ -77,7 +77,7 @@ def check_parameters(given:dict) -> Parameters:
     if p.groups > p.people: raise EmonbError(f'groups={p.groups}: there are {p.people} people; give 2 to {p.people}')
     return p
 
-# %% ../../nbs/68_attention_experiment.ipynb #cell-037
+# %% ../../nbs/68_attention_experiment.ipynb #cell-047
 def twin_set(p:Parameters, effect:float, device:str) -> tuple[Parameters, Prepared]:
     "The parameters of chapter 60's experiment for the twin with this effect, and the twin prepared."
     given = dict(model=p.model, source='simulated', effect=float(effect), epochs=p.epochs, seeds=p.seeds)
@@ -234,7 +234,7 @@ def plot_faces(looks:dict) -> Figure:
     fig.suptitle(report.title(text, 'simulated'), fontsize=10)
     return fig
 
-# %% ../../nbs/68_attention_experiment.ipynb #cell-042
+# %% ../../nbs/68_attention_experiment.ipynb #cell-052
 def plot_signals(looks:dict) -> Figure:
     "Above the signals after an onset, below physiology-guided attention over them, a line a look."
     first = looks['effect']
@@ -279,7 +279,7 @@ def plot_shares(rows:list) -> Figure:
         ax.set_title(f'{NAMES[guide].lower()}: {what}', fontsize=9)
     ax.set_yticks(range(len(looks)), [name.replace(', ', ',\n').replace(' − ', '\n− ') for name in looks], fontsize=8)
     ax.set_ylim(len(looks) - .5, -.5)
-    fig.suptitle(report.title('share of attention in the planted region, intervals over people', 'simulated'), fontsize=10)
+    fig.suptitle(report.title('share of attention in the planted region', 'simulated'), fontsize=10)
     return fig
 
 # %% ../../nbs/68_attention_experiment.ipynb #cell-014
