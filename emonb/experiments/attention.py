@@ -77,7 +77,7 @@ def check_parameters(given:dict) -> Parameters:
     if p.groups > p.people: raise EmonbError(f'groups={p.groups}: there are {p.people} people; give 2 to {p.people}')
     return p
 
-# %% ../../nbs/68_attention_experiment.ipynb #cell-047
+# %% ../../nbs/68_attention_experiment.ipynb #cell-057
 def twin_set(p:Parameters, effect:float, device:str) -> tuple[Parameters, Prepared]:
     "The parameters of chapter 60's experiment for the twin with this effect, and the twin prepared."
     given = dict(model=p.model, source='simulated', effect=float(effect), epochs=p.epochs, seeds=p.seeds)
@@ -181,28 +181,27 @@ def sentence(rows:list, guide:str) -> str:
                (True, True): 'lies there with an effect and without one, so that says nothing of the emotion',
                (False, True): 'does not find it, and lies there where there is nothing to learn',
                (False, False): 'does not find it'}[found(on), found(off)]
-    more = 'more than' if gap[what]['value'] > 0 else 'less than'
-    learned = more if gap[what]['low']*gap[what]['high'] > 0 else 'not shown to differ from'
+    learned = 'learning added' if gap[what]['value'] > 0 else 'learning took away'
+    if gap[what]['low']*gap[what]['high'] <= 0: learned = 'that learning changed it is not shown'
     share, area, even = (on[k]['value'] for k in ('share', 'area', 'entropy'))
     return (
-        f'**{NAMES[guide]}-guided attention {verdict}**: {share:.3f} of it lies in {where}, which is {area:.3f} '
-        f'of the area; {what} {said(on[what])} with an effect, {said(off[what])} without. The network that was trained '
-        f'without an effect and is shown the same clips has {said(shown[what])} there; what was learned is {learned} '
-        f"that: {said(gap[what])}. The entropy of attention is {even:.3f} of uniform attention's, "
+        f'**{NAMES[guide]}-guided attention {verdict}**: {share:.3f} of it lies in {where}, which is {area:.3f} of the '
+        f'area; {what} {said(on[what])} with an effect, {said(off[what])} without. The network that was trained '
+        f'without an effect and is shown the same clips has {said(shown[what])} there, which is what movement draws by itself; '
+        f"{learned}: {said(gap[what])}. The entropy of attention is {even:.3f} of uniform attention's, "
         f"{off['entropy']['value']:.3f} without an effect.")
 
 # %% ../../nbs/68_attention_experiment.ipynb #cell-012
 def _apex_face(v:Look, emotion:int) -> np.ndarray:
-    "The mean apex frame of an emotion's clips, grey, (H, W)."
+    "The mean apex frame of an emotion's clips, (56, 56) in a few greys, which keeps the picture's file small."
     at = np.flatnonzero(v.emotion == emotion)
     frames = [np.asarray(v.data.x['color'][i, v.data.x['apex'][i]]).mean(0) for i in at]
-    return np.mean(frames, 0)
+    return cv2.resize(np.mean(frames, 0), (56, 56), interpolation=cv2.INTER_AREA)//12*12
 
 def _over_face(ax, face, relative, region, most):
     "One face: its picture, the map over it, the squares that were moved framed where a quarter or more was."
-    n = face.shape[0]
     side = round(len(relative)**.5)
-    ax.imshow(face, cmap='gray', extent=(0, side, side, 0))
+    ax.imshow(face, cmap='gray', extent=(0, side, side, 0), interpolation='nearest')
     shown = ax.imshow(relative.reshape(side, side), cmap='RdBu_r', vmin=2 - most, vmax=most, alpha=.55,
                       extent=(0, side, side, 0))
     for k in np.flatnonzero(region >= .25*region.max()):
@@ -234,7 +233,7 @@ def plot_faces(looks:dict) -> Figure:
     fig.suptitle(report.title(text, 'simulated'), fontsize=10)
     return fig
 
-# %% ../../nbs/68_attention_experiment.ipynb #cell-052
+# %% ../../nbs/68_attention_experiment.ipynb #cell-062
 def plot_signals(looks:dict) -> Figure:
     "Above the signals after an onset, below physiology-guided attention over them, a line a look."
     first = looks['effect']
