@@ -59,20 +59,21 @@ def command(summary):
     default = {n.target.id: ast.literal_eval(n.value) for n in given_there}
     given = {k: v for k, v in p.items() if k in default and (v != default[k] or k == 'dataset')}
     first = sorted(given, key=lambda k: k != 'dataset')
-    return ' '.join([f'papermill nbs/{run}.ipynb out.ipynb', *(f'-p {k} {shlex.quote(str(given[k]))}' for k in first if k != 'out')])
+    words = [f'-p {k} {shlex.quote(str(given[k]))}' for k in first if k != 'out']
+    return ' '.join([f'papermill nbs/{run}.ipynb out.ipynb', *words])
 
 
 def readme_table():
     "The results of the README: of each stored run the first and the last protocol, its model and its first baseline."
     rows = [('data', 'set', 'protocol', 'N (people)', 'system', 'UF1', 'highest floor', 'oracle')]
     for s in stored().values():
-        found, name = list(blocks(s)), re.split(r'[,:(]', s['title'].rpartition(' — ')[2].replace('(ME)', '[ME]'))[0]
+        found, name = list(blocks(s)), re.split('[,:]', s['title'].rpartition(' — ')[2])[0]
         for protocol, one in dict([found[0], found[-1]]).items():
             floor, high = max(one['floors'].items(), key=lambda f: f[1]['UF1']['value'])
             oracle = next((interval(m['UF1']) for m in (one.get('oracle') or {}).values()), '–')
             for method, kind, metrics in list(block_rows(one))[:2]:
                 if kind == 'floor': continue
-                rows.append((mark(s), name.strip().replace('[ME]', '(ME)'), protocol, f"{one['n']} ({one['n_subjects']})", method,
+                rows.append((mark(s), name, protocol, f"{one['n']} ({one['n_subjects']})", method,
                              interval(metrics['UF1']), f"{interval(high['UF1'])} {floor.partition(' (')[0]}", oracle))
     return table(rows)
 
