@@ -2,6 +2,7 @@
 import ast
 import json
 import re
+import shlex
 
 from . import HERE, NBS, markdown_outputs, table, text_of
 from .chapters import Chapter
@@ -52,26 +53,28 @@ def block_rows(one):
 def command(summary):
     "The command that made a stored summary."
     p = summary['parameters']
-    run = '94_known_answers' if 'twin_seed' in p else '90_loso' if 'dataset' in p else '91_deap'
+    run = '94_known_answers' if 'twin_seed' in p else '91_deap' if 'target' in p else '90_loso'
     cell = next(c for c in Chapter(NBS/f'{run}.ipynb').code() if 'parameters' in c['metadata'].get('tags', []))
     given_there = [n for n in ast.parse(text_of(cell)).body if isinstance(n, ast.AnnAssign)]
     default = {n.target.id: ast.literal_eval(n.value) for n in given_there}
     given = {k: v for k, v in p.items() if k in default and (v != default[k] or k == 'dataset')}
     first = sorted(given, key=lambda k: k != 'dataset')
-    return ' '.join([f'papermill nbs/{run}.ipynb out.ipynb', *(f'-p {k} {given[k]}' for k in first if k != 'out')])
+    words = [f'-p {k} {shlex.quote(str(given[k]))}' for k in first if k != 'out']
+    return ' '.join([f'papermill nbs/{run}.ipynb out.ipynb', *words])
 
 
 def readme_table():
-    "The results of the README: of each stored run the first and the last protocol."
-    rows = [('set', 'protocol', 'N (people)', 'system', 'its UF1', 'baseline', 'highest floor', 'oracle', 'data')]
+    "The results of the README: of each stored run the first and the last protocol, its model and its first baseline."
+    rows = [('data', 'set', 'protocol', 'N (people)', 'system', 'UF1', 'highest floor', 'oracle')]
     for s in stored().values():
-        found, name = list(blocks(s)), s['title'].rpartition(' — ')[2].split(',')[0].split(':')[0]
+        found, name = list(blocks(s)), re.split('[,:]', s['title'].rpartition(' — ')[2])[0]
         for protocol, one in dict([found[0], found[-1]]).items():
-            base, oracle = (next(iter((one.get(kind) or {}).values()), None) for kind in ('baselines', 'oracle'))
             floor, high = max(one['floors'].items(), key=lambda f: f[1]['UF1']['value'])
-            rows.append((name, protocol, f"{one['n']} ({one['n_subjects']})",
-                         one['model'], interval(one['metrics']['UF1']), interval(base['UF1']) if base else '–',
-                         f"{interval(high['UF1'])} {floor}", interval(oracle['UF1']) if oracle else '–', mark(s)))
+            oracle = next((interval(m['UF1']) for m in (one.get('oracle') or {}).values()), '–')
+            for method, kind, metrics in list(block_rows(one))[:2]:
+                if kind == 'floor': continue
+                rows.append((mark(s), name, protocol, f"{one['n']} ({one['n_subjects']})", method,
+                             interval(metrics['UF1']), f"{interval(high['UF1'])} {floor.partition(' (')[0]}", oracle))
     return table(rows)
 
 
@@ -90,8 +93,8 @@ def stored_run(s):
     yield f'```bash\n{command(s)}\n```'
     for protocol, one in blocks(s):
         yield f"**{mark(s)}, {protocol}**: {one['n']} samples of {one['n_subjects']} people."
-        rows = [(name, kind, *(interval(m[k]) for k in METRICS), mark(s)) for name, kind, m in block_rows(one)]
-        yield table([('method', 'kind', *METRICS, 'data'), *rows])
+        rows = [(mark(s), name, kind, *(interval(m[k]) for k in METRICS)) for name, kind, m in block_rows(one)]
+        yield table([('data', 'method', 'kind', *METRICS), *rows])
     yield f'Made with {made_with(s)}.'
     smaller = [f"{r['setting']} {r['this_run']} (full: {r['paper']})" for r in s.get('reductions', [])]
     if smaller: yield f"Made smaller: {'; '.join(smaller)}."
