@@ -23,11 +23,11 @@ def settled_path() -> Path:
     return Path(str(files('emonb')/'settled.json'))
 
 def read_settled(path=None) -> dict:
-    "What is settled: `choices`, `sets`, `systems`, `development`. `Damaged` for a file that is something else."
+    "What is settled: `choices`, `sets`, `systems`, `development`, `sheets`. `Damaged` for a file that is something else."
     path = Path(path or settled_path())
     try: found = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as e: raise Damaged(f'{path}: not readable as JSON ({e}); get it anew from the repository') from e
-    lacking = [k for k in ('choices', 'sets', 'systems', 'development') if not isinstance(found, dict) or k not in found]
+    lacking = [k for k in ('choices', 'sets', 'systems', 'development', 'sheets') if not isinstance(found, dict) or k not in found]
     if lacking: raise Damaged(f"{path}: {', '.join(lacking)} is not in it; get it anew from the repository")
     return found
 
@@ -140,10 +140,11 @@ def standing(name:str,          # of the set
     known = read_settled()
     hashes = list(hash_files(sources).values()) if provenance != 'simulated' else []
     seen = {h for group in known['development'].values() for h in group['files']}
-    some, key, looks = sum(h[:12] in seen for h in hashes), set_key(hashes), all_looks()
+    people = [h for h in hashes if h[:12] not in known['sheets']]      # a sheet of labels is no person
+    some, key, looks = sum(h[:12] in seen for h in people), set_key(hashes), all_looks()
     before = int(((looks.files == key) | (looks.set == name) & bool(some)).sum()) if hashes else 0
     mine = settled_hash() if name in known['sets'] else None
-    return Standing(provenance, key, (some, len(hashes)), before, mine, tuple(changed), confirm)
+    return Standing(provenance, key, (some, len(people)), before, mine, tuple(changed), confirm)
 
 def need_confirmation(s:Standing):
     "`EmonbError` unless this run may confirm: real people, settled settings, nothing changed, nobody has looked."
