@@ -187,7 +187,7 @@ def sentence(rows:list, guide:str) -> str:
     return (
         f'**{NAMES[guide]}-guided attention {verdict}**: {share:.3f} of it lies in {where}, which is {area:.3f} of the '
         f'area; {what} {said(on[what])} with an effect, {said(off[what])} without. The network that was trained '
-        f'without an effect and is shown the same clips has {said(shown[what])} there, which is what movement draws by itself; '
+        f'without an effect and is shown the same clips has {said(shown[what])} there: so much is drawn by what is shown; '
         f"{learned}: {said(gap[what])}. The entropy of attention is {even:.3f} of uniform attention's, "
         f"{off['entropy']['value']:.3f} without an effect.")
 
