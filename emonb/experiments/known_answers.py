@@ -24,14 +24,15 @@ from ..study.splits import Split
 GROUPS, TESTED = 5, 3
 
 def curve_splits(meta, clips:int, seed:int=0) -> list[Split]:
-    "Three folds of people who are tested after training on so many clips of others. `EmonbError` for more than there are."
+    "Three folds of people, tested after training on so many clips of others. `EmonbError` for more than there are."
     names, rng = np.unique(meta.subject), np.random.default_rng(seed)
     group = dict(zip(rng.permutation(names), np.arange(len(names)) % GROUPS))
     of, out = meta.subject.map(group).to_numpy(), []
     for g in range(TESTED):
         others = rng.permutation(np.flatnonzero(of != g))
         if not 2 <= clips <= len(others):
-            raise EmonbError(f'clips={clips}: outside group {g} of this twin are {len(others)} clips; give 2 to {len(others)}')
+            raise EmonbError(f'clips={clips}: outside group {g} of this twin are {len(others)} clips; '
+                             f'give 2 to {len(others)}')
         out.append(Split(f'clips_{clips}', f'group {g}', np.sort(others[:clips]), np.flatnonzero(of == g)))
     return out
 
@@ -39,9 +40,11 @@ def blocks(p:Parameters, data:Prepared) -> list[Block]:
     "A block for each number of clips."
     sizes = []
     for word in listed(p.clips):
-        if not word.isdigit(): raise EmonbError(f'clips={p.clips} must be whole numbers with commas between, such as 70,160')
+        if not word.isdigit():
+            raise EmonbError(f'clips={p.clips} must be whole numbers with commas between, such as 70,160')
         sizes.append(int(word))
-    return [Block(f'clips_{n}', s := curve_splits(data.meta, n), [data.y]*len(s), data.classes, apart=('subject',)) for n in sizes]
+    found = {f'clips_{n}': curve_splits(data.meta, n) for n in sizes}
+    return [Block(name, s, [data.y]*len(s), data.classes, apart=('subject',)) for name, s in found.items()]
 
 # %% ../../nbs/69_known_answers.ipynb #cell-070
 def systems(p:Parameters, data:Prepared) -> dict:
@@ -60,9 +63,10 @@ def truth_alone(root, data:Prepared, modalities) -> dict:
 
 # %% ../../nbs/69_known_answers.ipynb #cell-072
 GENERATORS = dict(frozen={}, rough=dict(head_motion=.2, color_noise=5., depth_noise=2.5, clock_drift=.5))
+_SHARED = ('model', 'modalities', 'scale', 'effect', 'frame_weighting', 'fusion', 'backbone', 'weights', 'finetune', 'window',
+           *(k for k in OPTIONS if k != 'alone'))
 PARAMETERS = dict(
-    {k: CASME3.parameters[k] for k in ('model', 'modalities', 'scale', 'effect', 'frame_weighting', 'fusion', 'backbone', 'weights',
-                                       'finetune', 'window')}, **{k: v for k, v in OPTIONS.items() if k != 'alone'},
+    {k: CASME3.parameters[k] for k in _SHARED},
     clips=('70,160', None, 'clips to learn from, comma list'),
     twin_seed=(JUDGE[0], None, f'seed of the twin; chosen on {CHOOSE[0]}, judged on {", ".join(map(str, JUDGE))}'),
     generator=('frozen', tuple(GENERATORS), 'frozen, or one with more sway, noise and drift'),
@@ -71,12 +75,15 @@ PARAMETERS = dict(
 def twin_settings(p:Parameters) -> Casme3Twin:
     "The twin that is asked for."
     known = frozen(seed=p.twin_seed)
-    return replace(known, subjects=p.people, clips=p.all_clips, effect={m: v*p.effect for m, v in known.effect.items()}, **GENERATORS[p.generator])
+    effect = {m: v*p.effect for m, v in known.effect.items()}
+    return replace(known, subjects=p.people, clips=p.all_clips, effect=effect, **GENERATORS[p.generator])
 
 def check(p:Parameters) -> dict:
     "Frames and signals are both there; sheets are not enough."
-    if 'annotation' in listed(p.model): raise EmonbError('model=annotation reads coded action units; ask systems of recordings')
-    return dict(source='simulated', part='C', classes=4, sheet='', protocol=AUTO, folds='all', **CASME3.check(p.but(folds='all')))
+    if 'annotation' in listed(p.model):
+        raise EmonbError('model=annotation reads coded action units; ask systems of recordings')
+    CASME3.check(p.but(folds='all'))
+    return dict(source='simulated', part='C', classes=4, sheet='', protocol=AUTO, folds='all')
 
 def folder_of(p:Parameters) -> Path:
     "The folder that was given, or the twin that is asked for."
@@ -85,26 +92,29 @@ def folder_of(p:Parameters) -> Path:
 def title_of(p:Parameters, data:Prepared) -> str:
     "Which twin it is, as its own marker says."
     s = read_truth(folder_of(p))[0]
-    same = [name for name, more in GENERATORS.items() if all(getattr(s, k) == getattr(frozen(), k) for k in GENERATORS['rough'] if k not in more)
-            and all(getattr(s, k) == v for k, v in more.items())]
+    usual = {k: getattr(frozen(), k) for k in GENERATORS['rough']}
+    same = [name for name, more in GENERATORS.items() if all(getattr(s, k) == v for k, v in {**usual, **more}.items())]
     size = ', '.join(f'{m} {v:g}' for m, v in s.effect.items())
     return f"twin of seed {s.seed} ({same[0] if same else 'other'}; d′ {size}), {len(data)} clips"
 
+_NUMBERS = {k: v for k, v in CASME3.presets['demo'].items() if k != 'twin'}
 KNOWN_ANSWERS = replace(
     CASME3, title=title_of,
-    parameters=PARAMETERS, presets={k: {n: v for n, v in CASME3.presets['demo'].items() if n != 'twin'} for k in ('paper', 'demo')},
+    parameters=PARAMETERS, presets=dict.fromkeys(('paper', 'demo'), _NUMBERS),
     systems=systems, blocks=blocks, check=check, settle=settle, twin=folder_of)
 
 # %% ../../nbs/69_known_answers.ipynb #cell-074
 def curve(r:Result) -> pd.DataFrame:
     "One row a system and number of clips: UF1 with its interval."
-    rows = [dict(clips=int(b.protocol.partition('_')[2]), system=m.name, kind=m.kind, n=len(b.block.rows), **{k: m.scores['UF1'][k] for k in ('value', 'low', 'high')})
-            for b in r.blocks for m in b.entries if m.kind in ('model', 'baseline', 'oracle')]
-    return pd.DataFrame(rows)
+    def row(b, m):
+        found = {k: m.scores['UF1'][k] for k in ('value', 'low', 'high')}
+        return dict(clips=int(b.protocol.partition('_')[2]), system=m.name, kind=m.kind, n=len(b.block.rows), **found)
+    return pd.DataFrame([row(b, m) for b in r.blocks for m in b.entries if m.kind in ('model', 'baseline', 'oracle')])
 
 def gains(r:Result) -> pd.DataFrame:
-    "What all modalities bring over each alone: the system's paired difference beside the oracle's own, and whether that can be told from 0."
-    first, rows, alone = listed(r.setting['model'])[0], [], truth_alone(folder_of(r.parameters), r.data, r.setting['modalities'])
+    "What all modalities bring over each alone: the system's paired difference beside the oracle's own."
+    first, rows = listed(r.setting['model'])[0], []
+    alone = truth_alone(folder_of(r.parameters), r.data, r.setting['modalities'])
     for b in r.blocks:
         y, who, C = b.block.y[b.block.rows], r.data.meta.subject.to_numpy()[b.block.rows], len(b.block.classes)
         best = next(m.yhat for m in b.entries if m.kind == 'oracle')
@@ -125,10 +135,13 @@ def null_bands(r:Result, draws:int=2000) -> pd.DataFrame:
         y = b.block.y[b.block.rows]
         for m in b.entries:
             if m.kind not in ('model', 'baseline'): continue
-            null = metrics.permutation_null(lambda _: m.yhat, y, np.arange(len(y)), draws, num_classes=len(b.block.classes))
+            C, each = len(b.block.classes), np.arange(len(y))
+            null = metrics.permutation_null(lambda _: m.yhat, y, each, draws, num_classes=C)
             low, high = metrics.null_band(null)
             value = m.scores['UAR']['value']
-            rows.append(dict(protocol=b.protocol, system=m.name, UAR=report.number(value), band=f'{report.number(low)} to {report.number(high)}', inside=low <= value <= high))
+            band = f'{report.number(low)} to {report.number(high)}'
+            rows.append(dict(protocol=b.protocol, system=m.name, UAR=report.number(value), band=band,
+                             inside=low <= value <= high))
     return r.titled(pd.DataFrame(rows), f'{r.name}: UAR and the 99 % band of permuted labels')
 
 # %% ../../nbs/69_known_answers.ipynb #cell-075
@@ -137,7 +150,8 @@ def plot_curve(r:Result):
     table = curve(r)
     fig, ax = report._figure(6.4, 3.4, f'{r.name}: UF1 of people who were not trained on', r.provenance)
     for k, (name, t) in enumerate(table[table.kind != 'oracle'].groupby('system', sort=False)):
-        ax.errorbar(t.clips*(1 + .012*k), t.value, [t.value - t.low, t.high - t.value], fmt='o-', ms=4, capsize=2, lw=1.2, label=name)
+        ax.errorbar(t.clips*(1 + .012*k), t.value, [t.value - t.low, t.high - t.value], fmt='o-', ms=4, capsize=2, lw=1.2,
+                    label=name)
     best = table[table.kind == 'oracle']
     ax.plot(best.clips, best.value, 'k--', lw=1, label='oracle')
     ax.axhline(1/len(r.main.block.classes), color='.6', lw=.8, ls=':', label='even guesses')
@@ -152,10 +166,12 @@ def answers(r:Result) -> list[str]:
     first = curve(r)[lambda t: t.system == r.main.entries[0].name]
     best, name = curve(r)[lambda t: t.kind == 'oracle'].value.iloc[0], first.system.iloc[0]
     n = first.n.iloc[0]
-    said = [f"{name}: UF1 " + ', '.join(f'{report.number(v)} with {c} clips' for c, v in zip(first.clips, first.value)) + f'; the oracle {report.number(best)} (N = {n}).']
+    each = ', '.join(f'{report.number(v)} with {c} clips' for c, v in zip(first.clips, first.value))
+    said = [f'{name}: UF1 {each}; the oracle {report.number(best)} (N = {n}).']
     if len(r.setting['modalities']) > 1:
         g = gains(r)
-        said.append(f"Of {len(g)} comparisons with a single modality the oracle's own gain is above zero in {g.resolvable.sum()}; the system's is in {(g.resolvable & g.found).sum()} of these.")
+        said.append(f"Of {len(g)} comparisons with a single modality the oracle's own gain is above zero in "
+                    f"{g.resolvable.sum()}; the system's is in {(g.resolvable & g.found).sum()} of these.")
     inside = null_bands(r)[lambda t: t.system == name].inside
     said.append(f"Against permuted labels it is inside the 99 % band in {inside.sum()} of {len(inside)} sizes.")
     return said
