@@ -6,7 +6,7 @@
 __all__ = ['ABLATIONS', 'PARAMETERS', 'COMPARED', 'Change', 'Study', 'by_modality', 'studies_of', 'check', 'sized', 'base_of',
            'Variant', 'settled_for', 'variants', 'on_common_clips', 'Changed', 'Tried', 'first_block', 'system_of',
            'decided', 'changed', 'pool_of', 'tried', 'shown', 'table_of', 'answer_of', 'lacking_of', 'plot_changes',
-           'Ablated', 'study_summary', 'write_ablated', 'run', 'told_of', 'show_answers', 'show_changes',
+           'Ablated', 'study_summary', 'write_ablated', 'look', 'run', 'told_of', 'show_answers', 'show_changes',
            'show_references', 'show_where']
 
 # %% ../../nbs/68_ablations.ipynb #cell-002
@@ -28,6 +28,7 @@ from ..study import metrics, report
 from ..study.experiment import (AUTO, Block, Experiment, Judged, at_work, check_parameters, judge, open_set,
                                     predictions_of, settled)
 from ..study.results import Store, mixture
+from ..study.settled import Standing, log_look, standing
 from ..study.train import end_with_parent, is_network
 
 # %% ../../nbs/68_ablations.ipynb #cell-005
@@ -356,6 +357,12 @@ def write_ablated(r:Ablated):
         fingerprint=r.tried[0].data.info.get('fingerprint'), notes=r.notes, run=r.run)))
 
 # %% ../../nbs/68_ablations.ipynb #cell-027
+def look(how:Standing, dataset:str, study:str, b:Judged):
+    "Write down that a study's rows were seen (chapter 57)."
+    first, seen = b.entries[0], b.predictions.assign(model=b.predictions.model + f', ablations: {study}')
+    log_look(how, dataset, seen, [f'{first.name} and its ablations ({study})'], b.protocol, first.yhat.shape[1],
+             len(first.yhat), {k: first.scores[k]['value'] for k in ('UF1', 'UAR')})
+
 def run(given:dict) -> Ablated:
     "Run the ablations of a set. Raises `EmonbError` with one sentence; whatever was finished stays in `out`."
     asked = check(given)
@@ -371,9 +378,12 @@ def run(given:dict) -> Ablated:
                 done.append(tried(e, name, studies[name], found, lacking, store, workers, pool))
         for sentence in mixture(store): note(sentence)
         first, data = found[0].p, done[0].data
-        result = Ablated(e, asked, done, e.title(first, data), told_of(e, asked, first, done), data.provenance,
-                         provenance_of_run(job.device), job.out, job.seconds, job.notes)
+        how = standing(e.name, data.provenance, getattr(reader, 'sources', ()), ['ablations'])
+        told = told_of(e, asked, first, done) + ([how.sentence] if how.sentence else [])
+        result = Ablated(e, asked, done, e.title(first, data), told, data.provenance, provenance_of_run(job.device),
+                         job.out, job.seconds, job.notes)
         write_ablated(result)
+        for name, t in zip(studies_of(asked), done): look(how, e.name, name, t.reference)
     return result
 
 def told_of(e:Experiment, asked:Parameters, p:Parameters, done:list) -> list[str]:
