@@ -41,7 +41,7 @@ def picture(summary):
         ax.axvline(best, color='0.45', ls=':', lw=1.2)
         ax.set(xlim=(.25, 1), ylim=(len(found) - .5, -.5), xlabel='UF1')
         ax.set_title(f"{name}\n{TOLD.get(name, name)}, {block['n']} events", fontsize=9)
-        ax.set_yticks(range(len(found)), [f'{method} ({kind})' for method, kind, _ in found], fontsize=8.5)
+        ax.set_yticks(range(len(found)), [method + (' (floor)' if kind == 'floor' else '') for method, kind, _ in found], fontsize=8.5)
     people = max(block['n_subjects'] for block in summary['protocols'].values())
     said = '95 % intervals over people; dotted: the highest floor'
     fig.suptitle(f"{summary['title']}: {people} real people\n{said}", fontsize=10)

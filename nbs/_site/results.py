@@ -63,16 +63,24 @@ def command(summary):
     return ' '.join([f'papermill nbs/{run}.ipynb out.ipynb', *words])
 
 
+BESIDE = ('physiological network', 'hand features + logistic regression', 'differential entropy + linear SVM')
+
+
+def in_readme(one):
+    "The model of a block, and what of `BESIDE` stands there."
+    first, *others = block_rows(one)
+    return [first, *(row for row in others if row[0] in BESIDE)]
+
+
 def readme_table():
-    "The results of the README: of each stored run the first and the last protocol, its model and its first baseline."
+    "The results of the README: of each stored run of an experiment the first and the last protocol."
     rows = [('data', 'set', 'protocol', 'N (people)', 'system', 'UF1', 'highest floor', 'oracle')]
-    for s in stored().values():
+    for s in (s for name, s in stored().items() if not name.startswith('twin_')):
         found, name = list(blocks(s)), re.split('[,:]', s['title'].rpartition(' — ')[2])[0]
         for protocol, one in dict([found[0], found[-1]]).items():
             floor, high = max(one['floors'].items(), key=lambda f: f[1]['UF1']['value'])
             oracle = next((interval(m['UF1']) for m in (one.get('oracle') or {}).values()), '–')
-            for method, kind, metrics in list(block_rows(one))[:2]:
-                if kind == 'floor': continue
+            for method, kind, metrics in in_readme(one):
                 rows.append((mark(s), name, protocol, f"{one['n']} ({one['n_subjects']})", method,
                              interval(metrics['UF1']), f"{interval(high['UF1'])} {floor.partition(' (')[0]}", oracle))
     return table(rows)
