@@ -112,7 +112,7 @@ class Standing:
     @property
     def word(self) -> str:
         "For a row of a table."
-        if self.provenance == 'simulated': return 'twin'
+        if self.provenance != 'real': return dict(simulated='twin').get(self.provenance, self.provenance)
         if self.confirm: return 'CONFIRMATION'
         if not self.development[0]: return 'not a development set'
         return 'development set' if self.development[0] == self.development[1] else 'in part a development set'
@@ -130,7 +130,8 @@ class Standing:
         looks = 'This is the first scored look at these files' if not self.before else (
             f"These files were scored {self.before} time{'s' if self.before > 1 else ''} before")
         some, every = self.development
-        if not some: kind = 'none of them belongs to a development set'
+        if not every: kind = 'they are sheets of labels alone'
+        elif not some: kind = 'none of them belongs to a development set'
         elif some == every: kind = 'they are a development set'
         else: kind = f'{some} of {every} belong to a development set'
         return f'{looks}; {kind}. Settings: {self.settings}.'
