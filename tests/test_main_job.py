@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from conftest import NBS
+from emonb import core
 from emonb.core import EmonbError, run_lock
 from emonb.experiments.by_name import run
 from emonb.study import experiment
@@ -222,7 +223,7 @@ def test_a_single_class_left(people, apart, tmp_path):
 
 
 def test_two_runs_do_not_share_a_folder(people, apart, monkeypatch):
-    monkeypatch.setattr(experiment, 'run_lock', lambda folder: run_lock(folder, wait=.5))
+    monkeypatch.setattr(core, 'run_lock', lambda folder: run_lock(folder, wait=.5))
     with run_lock(apart/'out'):
         with pytest.raises(EmonbError, match='another run holds this folder.*-p out'): run(dict(dataset='stress_predict', model='features', root=str(people), out='out'))
     assert not (apart/'out'/'rows').exists()

@@ -162,7 +162,7 @@ def test_the_detector_that_was_asked_for_looks(opened, tmp_path):
     (dict(apex='annotated', frame_weighting='apex'), 'part=A'), (dict(apex='centre'), 'frame_weighting=apex or spotted'),
     (dict(model='latent_product', color_mode='frame'), 'needs model=latent_emotion'),
     (dict(fusion='concat', reading='swapped'), 'guided attention'), (dict(modalities='color', reading='swapped'), 'two modalities'),
-    (dict(mirror=False), 'needs model=latent_product'), (dict(model='features', drop_rate=.1), 'needs a network'),
+    (dict(model='latent_emotion', mirror=False), 'needs model=latent_product'), (dict(model='features', drop_rate=.1), 'needs a network'),
     (dict(model='features', lr=.1), 'needs a network'), (dict(backbone_lr=.1), 'finetune=True'),
     (dict(model='features', separable=False), 'network on physiology'), (dict(modalities='color', mixable=False), 'on physiology'),
     (dict(model='psnet', alone=True), 'two modalities'), (dict(drop_rate=1.), 'below 1'), (dict(detector='har'), 'haar')])

@@ -44,6 +44,7 @@ def test_contents(built):
     inside = {n for n in zipfile.ZipFile(wheel).namelist() if n.startswith('emonb/')}
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT/'emonb').rglob('*.py')}
     carried = {f'emonb/data/fmov_small/{name}' for name in ('README.md', 'fmov.npz', 'fmov.npz.sha256')}
+    carried |= {'emonb/settled.json', 'emonb/looks.csv'}
     assert inside == modules | carried | {f'emonb/notebooks/{p.name}' for p in NBS.glob('[89][0-9]*_*.ipynb')}
     with tarfile.open(sdist) as t: names = {n.partition('/')[2] for n in t.getnames()}
     assert {'setup.py', 'settings.ini', 'README.md', 'LICENSE', 'MANIFEST.in'} <= names

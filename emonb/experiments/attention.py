@@ -338,6 +338,6 @@ def write_run(r:Looked):
 
 def show_answer(r:Looked):
     "The answers in words."
-    experiment.show_text('\n\n'.join([f"**{report.title('in words', r.provenance)}**", *r.answers()]))
+    report.show_text('\n\n'.join([f"**{report.title('in words', r.provenance)}**", *r.answers()]))
 
 def show_rows(r:Looked): report.show_table(r.table())
