@@ -84,6 +84,7 @@ def is_ours(name:str) -> bool:
     module = sys.modules.get(name)
     path = file_of(module)
     if path is None: return False
+    name = getattr(module, '__name__', name)                    # what `collections.abc` is may be called otherwise
     up = name.count('.') + hasattr(module, '__path__')          # from the file to the folder that holds the top package
     return not is_library(str(Path(os.path.realpath(path)).parents[up]))
 
@@ -195,7 +196,7 @@ class Closure:
         members = list(vars(live).values()) if isinstance(live, type) else []
         for o in [live, *members]:
             code = getattr(_function(o), '__code__', None)
-            if code is not None and code.co_filename == '<string>': continue       # a library wrote it, as for a dataclass
+            if isinstance(code, types.CodeType) and code.co_filename == '<string>': continue       # a library wrote it, as for a dataclass
             if _home(o) not in (None, (module, name)): self.live(o)
         if isinstance(nodes[0], ast.Assign) and isinstance(live, (str, int, float, tuple, type(None))):
             with contextlib.suppress(ValueError):
