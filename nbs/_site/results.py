@@ -63,7 +63,8 @@ def command(summary):
     return ' '.join([f'papermill nbs/{run}.ipynb out.ipynb', *words])
 
 
-BESIDE = ('physiological network', 'hand features + logistic regression', 'differential entropy + linear SVM')
+BESIDE = ('physiological network', 'hand features + logistic regression', 'linear SVM on pixels',
+          'differential entropy + linear SVM')
 
 
 def in_readme(one):
