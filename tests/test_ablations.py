@@ -5,12 +5,15 @@ from dataclasses import replace
 import pytest
 
 from emonb.core import EmonbError
+from emonb.data.megc2019 import FlowTwin, write_megc2019
+from emonb.data.recordings import MARKER
 from emonb.data.simulate import Casme3Twin, write_casme3
 from emonb.experiments import ablations
 from emonb.experiments.ablations import ABLATIONS, Change, Changed, answer_of, table_of
 from emonb.experiments.by_name import SETS
 from emonb.models.registry import entry
 from emonb.study.experiment import check_parameters, run as run_one
+from emonb.study.settled import all_looks
 
 STUDIES = [(name, k) for name, studies in ABLATIONS.items() for k in studies]
 
@@ -103,3 +106,16 @@ def test_a_larger_twin_keeps_the_rest():
     before = SETS['casme3'].presets['demo']
     assert e.presets['demo']['twin'] == dict(before['twin'], subjects=20, clips=300)
     assert {k: v for k, v in e.presets['demo'].items() if k != 'twin'} == {k: v for k, v in before.items() if k != 'twin'}
+
+
+def test_real_people_have_no_oracle_and_their_look_is_logged(tmp_path, monkeypatch):
+    "Flow pictures without the mark of a twin: as the published ones are, they come without a truth."
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
+    write_megc2019(tmp_path/'set', FlowTwin(people=4, clips=4, seed=5))
+    for name in (MARKER, 'truth.csv'): (tmp_path/'set'/name).unlink()
+    given = dict(dataset='megc2019', root=str(tmp_path/'set'), epochs=1, seeds='0', workers=1, parts='dropout', out=str(tmp_path/'out'))
+    r = ablations.run(given)
+    t, = r.tried
+    assert r.provenance == 'real' and not [m for m in t.reference.entries if m.kind == 'oracle'] and len(t.rows) == 1
+    assert all(set(f.people) == {'not a development set'} for f in r.tables()[:2])
+    assert 'first scored look' in ' '.join(r.told) and len(all_looks().query('changed == "ablations" and settled != ""')) == 1

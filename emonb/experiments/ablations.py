@@ -5,14 +5,11 @@
 # %% auto #0
 __all__ = ['ABLATIONS', 'PARAMETERS', 'COMPARED', 'Change', 'Study', 'by_modality', 'studies_of', 'check', 'sized', 'base_of',
            'Variant', 'settled_for', 'variants', 'on_common_clips', 'Changed', 'Tried', 'first_block', 'system_of',
-           'decided', 'changed', 'pool_of', 'tried', 'shown', 'table_of', 'answer_of', 'lacking_of', 'plot_changes',
-           'Ablated', 'study_summary', 'write_ablated', 'look', 'run', 'told_of', 'show_answers', 'show_changes',
+           'decided', 'changed', 'tried', 'shown', 'table_of', 'answer_of', 'lacking_of', 'plot_changes', 'Ablated',
+           'study_summary', 'write_ablated', 'look', 'run', 'told_of', 'show_answers', 'show_changes',
            'show_references', 'show_where']
 
 # %% ../../nbs/68_ablations.ipynb #cell-002
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +23,10 @@ from .by_name import SETS, experiment_of
 from ..models.registry import entry
 from ..study import metrics, report
 from ..study.experiment import (AUTO, Block, Experiment, Judged, at_work, check_parameters, judge, open_set,
-                                    predictions_of, settled)
+                                    predictions_of, settled, truth_of)
 from ..study.results import Store, mixture
 from ..study.settled import Standing, log_look, standing
-from ..study.train import end_with_parent, is_network
+from ..study.train import is_network, pool_of
 
 # %% ../../nbs/68_ablations.ipynb #cell-005
 class Change(NamedTuple):
@@ -217,22 +214,13 @@ def changed(e:Experiment, v:Variant, reference:Judged, name:str, store, workers:
     against = {m: metrics.paired(y, yhat, reference.entries[0].yhat, who, C, metric=m) for m in COMPARED}
     return Changed(v.change, system.kind, len(yhat), metrics.scores_over_seeds(y, yhat, who, C), against)
 
-@contextmanager
-def pool_of(workers:int):
-    "Processes for the folds of all variants, or None for one."
-    spawn = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(workers, spawn, initializer=end_with_parent) if workers > 1 else None
-    try: yield pool
-    finally:
-        if pool: pool.shutdown(cancel_futures=True)
-
 def tried(e:Experiment, name:str, study:Study, found:list, lacking:list, store=None, workers:int=1,
           executor=None) -> Tried:
     "The reference with its floors, then every change."
     first = found[0]
     block, seeds = first_block(e, first), first.p.seeds
     block.check(first.data.meta)
-    truth = e.truth(first.p, first.data).get('')
+    truth = truth_of(e, first.p, first.data).get('')
     reference = judge(e, first.data, block, e.systems(first.p, first.data), seeds, store, workers, executor, truth)
     rows = [changed(e, v, reference, f'{name}, {v.change.part}, {v.change.name}', store, workers, executor)
             for v in found[1:]]
@@ -318,20 +306,18 @@ class Ablated:
     run: dict             # code, versions, device
     out: Path
     seconds: float
+    standing: Standing    # how it stands towards these people (chapter 57)
     notes: list = field(default_factory=list)
 
     def results(self, t:Tried) -> pd.DataFrame:
         "The reference beside its baselines, floors and the oracle, as in every table of results."
-        n, rows = len(t.reference.block.rows), []
-        for m in t.reference.entries:
-            seeds = len(m.yhat) if m.kind == 'model' else 1
-            rows.append(report.entry(m.name, m.kind, m.scores, n, t.reference.n_subjects, t.reference.protocol,
-                                     m.weights, seeds))
+        rows = [m.row(t.reference.n_subjects, t.reference.protocol) for m in t.reference.entries]
         return report.results_table(rows, self.provenance, f'{t.name}: the reference and its floors')
 
     def tables(self) -> list[pd.DataFrame]:
         "All tables in reading order."
-        return [f for t in self.tried for f in (table_of(t, self.provenance), self.results(t),
+        def marked(table): return table.assign(people=self.standing.word, settings=self.standing.settings)
+        return [f for t in self.tried for f in (marked(table_of(t, self.provenance)), marked(self.results(t)),
                                                 *([lacking_of(t, self.provenance)] if t.lacking else []))]
 
     def figures(self) -> dict:
@@ -381,19 +367,18 @@ def run(given:dict) -> Ablated:
         how = standing(e.name, data.provenance, getattr(reader, 'sources', ()), ['ablations'])
         told = told_of(e, asked, first, done) + ([how.sentence] if how.sentence else [])
         result = Ablated(e, asked, done, e.title(first, data), told, data.provenance, provenance_of_run(job.device),
-                         job.out, job.seconds, job.notes)
+                         job.out, job.seconds, how, job.notes)
         write_ablated(result)
-        for name, t in zip(studies_of(asked), done): look(how, e.name, name, t.reference)
+        for t in done: look(how, e.name, t.name, t.reference)
     return result
 
 def told_of(e:Experiment, asked:Parameters, p:Parameters, done:list) -> list[str]:
     "What was run, in sentences."
     t = done[0]
-    counts = np.bincount(t.reference.block.y[t.reference.block.rows], minlength=len(t.data.classes))
     known = e.presets[p.preset].get('twin') if t.data.provenance == 'simulated' and not asked.root else None
     return [f"{len(t.reference.block.rows)} samples of {t.reference.n_subjects} people, "
             f"{t.reference.protocol} in {len(t.reference.block.splits)} folds; classes: "
-            + ', '.join(f'{c} {k}' for c, k in zip(t.data.classes, counts)) + '.',
+            + report.counted(t.data.classes, t.reference.y) + '.',
             f"Seeds {', '.join(map(str, p.seeds))}: scores are pooled over folds, each seed by itself, then averaged; "
             'what is no network is fitted once.',
             f"Preset {p.preset}; epochs: {asked.epochs or 'as the preset or the system says'}; "

@@ -19,9 +19,10 @@ from ..data.fmov import (RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative, seco
                              write_tree)
 from ..data.recordings import Prepared
 from ..data.twins import twin_root
-from .own_set import COMMON, EFFECT, check_asked, counted, named_system, systems_of, training, with_courses
+from .own_set import COMMON, EFFECT, check_asked, named_system, systems_of, training, with_courses
 from ..models.baselines import linear
 from ..signals.prepare import PrepareSettings, prepare
+from ..study import report
 from ..study.experiment import AUTO, FLOORS, Block, Experiment, System, chosen
 from ..study.splits import Split, make_splits
 from ..study.train import Recipe
@@ -116,7 +117,7 @@ def told(p:Parameters, data:Prepared) -> list[str]:
              'twelve events can tell the version.')
     excluded = 'Person 36 is left out, as by the authors (facial tics); everyone=True keeps that person.'
     if p.everyone: excluded = 'Person 36, whom the authors exclude for facial tics, is among them.'
-    return [f'{len(data)} events of {data.meta.subject.nunique()} people; face shown: {counted(data)}. {excluded}'
+    return [f'{len(data)} events of {data.meta.subject.nunique()} people; face shown: {report.counted(data.classes, data.y)}. {excluded}'
             + (' Read from the small file that comes with emonb.' if data.info['small'] else ''),
             "**What is told is which kind of face was SHOWN**, by what the watcher's own face did. That is mimicry, not "
             'felt emotion, seen for these actors and clips alone, with the onset given. Which clip came when is not in '

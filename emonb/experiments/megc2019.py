@@ -22,7 +22,8 @@ from sklearn.svm import SVC
 from ..core import EmonbError, listed
 from ..data.megc2019 import PUBLISHED, SETS, FlowTwin, Megc2019, load_flow, oracle, simulated_megc_root
 from ..data.recordings import Prepared
-from .own_set import COMMON, EFFECT, check_asked, counted, named_system, systems_of
+from .own_set import COMMON, EFFECT, check_asked, named_system, systems_of
+from ..study import report
 from ..study.experiment import AUTO, FLOORS, Block, Experiment, System, plain_blocks
 from ..study.splits import Folds, splits_of
 from ..study.train import Recipe
@@ -147,7 +148,7 @@ def told(p, data:Prepared) -> list[str]:
     numbers = ', '.join(f'{k} {p[k]}' for k in ('epochs', 'batch', 'lr', 'drop_rate'))
     seeds = ', '.join(map(str, p.seeds))
     how = '' if p.model == 'svm' else f'; {numbers}, class weights, last epoch, seeds {seeds}'
-    return [f'{len(data)} samples of {data.meta.subject.nunique()} people ({by_set}); classes: {counted(data)}. '
+    return [f'{len(data)} samples of {data.meta.subject.nunique()} people ({by_set}); classes: {report.counted(data.classes, data.y)}. '
             'Onset and apex were given.',
             f"{', '.join(networks)}{how}. Settled beforehand: {SETTLED}.",
             f"Reading: {p.read} rows or pictures left out. Preparing: {p.left_out} pictures left out."]

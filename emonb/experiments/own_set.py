@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WIDTHS', 'TITLES', 'COMMON', 'EFFECT', 'arguments_of', 'read_by', 'with_courses', 'epochs_of', 'training',
-           'named_system', 'check_asked', 'systems_of', 'Files', 'counted', 'in_sentences', 'own_set']
+           'named_system', 'check_asked', 'systems_of', 'Files', 'in_sentences', 'own_set']
 
 # %% ../../nbs/60a_own_set.ipynb #cell-104
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from ..core import EmonbError, Parameters, listed
 from ..data.recordings import Prepared, provenance_of
 from ..models.registry import entry
 from ..signals.physio import hjorth_courses
+from ..study import report
 from ..study.experiment import AUTO, Experiment, System, plain_blocks
 from ..study.splits import PROTOCOLS
 from ..study.train import Recipe
@@ -124,13 +125,9 @@ class Files(NamedTuple):
     root: Path
     provenance: str
 
-def counted(data:Prepared) -> str:
-    "How many samples each class has: 'calm 40, joy 38'."
-    return ', '.join(f'{c} {k}' for c, k in zip(data.classes, np.bincount(data.y, minlength=len(data.classes))))
-
 def in_sentences(p:Parameters, data:Prepared) -> list[str]:
     "What was run."
-    return [f'{len(data)} samples of {data.meta.subject.nunique()} subjects; classes: {counted(data)}.',
+    return [f'{len(data)} samples of {data.meta.subject.nunique()} subjects; classes: {report.counted(data.classes, data.y)}.',
             f"Model {p.model}; seeds {', '.join(map(str, p.seeds))}."]
 
 def own_set(name:str,                       # the set's folder under data/ and $EMONB_DATA

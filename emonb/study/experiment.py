@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'Experiment', 'check_parameters', 'settled', 'reductions', 'open_set',
            'System', 'Block', 'plain_blocks', 'Judged', 'labelled', 'floors', 'predictions_of', 'differences', 'judge',
-           'judge_all', 'Outcome', 'Result', 'block_summary', 'write_result', 'show_setting', 'differences_of',
-           'show_differences', 'show_leaks', 'show_tables', 'show_details', 'look', 'write_cards', 'run']
+           'truth_of', 'judge_all', 'Outcome', 'Result', 'block_summary', 'write_result', 'show_setting',
+           'differences_of', 'show_differences', 'show_leaks', 'show_tables', 'show_details', 'look', 'write_cards',
+           'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +26,7 @@ from .networks import Networks
 from .results import Store, mixture
 from .settled import Standing, changed, log_look, need_confirmation, standing
 from .splits import PROTOCOLS, check_folds, chosen, leak_audit, make_splits, splits_by_name
-from .train import Recipe, end_with_parent, is_network, run_folds
+from .train import Recipe, is_network, pool_of, run_folds
 
 # %% ../../nbs/55_experiment.ipynb #cell-005
 AUTO = 'auto'
@@ -239,16 +238,17 @@ def judge(e:Experiment, data:Prepared, b:Block, systems:dict, seeds:tuple=(0,), 
     return Judged(b, entries, trials, table, paper, differences(entries, y, groups, C, e.compared),
                   pd.concat(every, ignore_index=True), leaks, who)
 
+def truth_of(e:Experiment, p:Parameters, data:Prepared) -> dict:
+    "Target → the oracle's decisions, for a simulated set that came with its truth; nothing for any other."
+    return e.truth(p, data) if has_truth(p.root) else {}
+
 def judge_all(e:Experiment, data:Prepared, blocks:list, systems:dict, seeds:tuple=(0,), store=None, workers:int=1,
               truth:dict|None=None    # target → the oracle's decisions
              ) -> list[Judged]:
     "Every block, after a check of every split; one pool of processes serves all."
     for b in blocks: b.check(data.meta)
-    spawn = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(workers, spawn, initializer=end_with_parent) if workers > 1 else None
-    try: return [judge(e, data, b, systems, seeds, store, workers, pool, (truth or {}).get(b.target)) for b in blocks]
-    finally:
-        if pool: pool.shutdown(cancel_futures=True)
+    with pool_of(workers) as pool:
+        return [judge(e, data, b, systems, seeds, store, workers, pool, (truth or {}).get(b.target)) for b in blocks]
 
 # %% ../../nbs/55_experiment.ipynb #cell-134
 @dataclass
@@ -439,8 +439,7 @@ def run(e:Experiment, given:dict) -> Result:
         if p.confirm: need_confirmation(how)
         data = e.prepare(p, reader)
         workers = p.workers or (processors() if job.device == 'cpu' else 1)
-        truth = e.truth(p, data) if has_truth(reader.root) else {}
-        blocks = judge_all(e, data, e.blocks(p, data), e.systems(p, data), p.seeds, store, workers, truth)
+        blocks = judge_all(e, data, e.blocks(p, data), e.systems(p, data), p.seeds, store, workers, truth_of(e, p, data))
         for sentence in mixture(store): note(sentence)
         said = dict(weights=data.info.get('weights', 'none'), detector=data.info.get('detector') or 'none',
                     read=len(getattr(reader, 'defects', [])), audit=len(data.info.get('defects', [])),

@@ -165,9 +165,6 @@ def _arguments(folder) -> tuple[dict, dict]:
     "What the files of a network say of its system, and of its fold."
     return read_sealed(Path(folder)/'model.json'), read_sealed(Path(folder)/'fold.json')
 
-def _counts(data:Prepared) -> str:
-    return ', '.join(f'{c} {n}' for c, n in zip(data.classes, np.bincount(data.y, minlength=len(data.classes))))
-
 def _system(folder) -> list[str]:
     "What a network is: its system, the arguments it was made with, what it reads, how it was trained."
     model, fold = _arguments(folder)
@@ -189,7 +186,7 @@ def card(name:str, protocol:str, folders:list, data:Prepared, title:str, scores:
         f'# {report.title(name, data.provenance)}, {protocol}', *([MADE_UP] if data.provenance == 'simulated' else []),
         *_system(folders[0]),
         '## Data', f"{title}: {len(data)} samples of {data.meta.subject.nunique()} people, {data.provenance}; "
-        f"{_counts(data)}; fingerprint {data.info.get('fingerprint')}.", *told,
+        f"{report.counted(data.classes, data.y)}; fingerprint {data.info.get('fingerprint')}.", *told,
         '## Protocol and scores', f'{count}. {SCORED}', report.markdown_table(table).strip(),
         '## What it must not be used for', NOT_FOR, '## How it is loaded', LOADED,
         '## The networks', OTHERS, report.markdown_table(networks).strip()]) + '\n'

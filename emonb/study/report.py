@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PROVENANCE', 'DATA', 'KINDS', 'title', 'entry', 'number', 'interval', 'Entry', 'level', 'results_table',
-           'markdown_table', 'show_text', 'show_table', 'save_figure', 'show_figure', 'show_figures', 'plot_confusion',
-           'plot_per_subject', 'plot_intervals', 'plot_agreement', 'plot_pictures', 'plain', 'block', 'summary',
-           'titled', 'reductions_table', 'account_table', 'provenance_table', 'show_provenance', 'side_by_side',
-           'plot_protocols', 'plot_subjects', 'differences_table', 'leaks_table', 'in_words', 'published_part_a',
-           'published_deap', 'write_report']
+           'markdown_table', 'show_text', 'show_table', 'counted', 'new_figure', 'save_figure', 'show_figure',
+           'show_figures', 'plot_confusion', 'plot_per_subject', 'plot_intervals', 'plot_agreement', 'plot_pictures',
+           'plain', 'block', 'summary', 'titled', 'reductions_table', 'account_table', 'provenance_table',
+           'show_provenance', 'side_by_side', 'plot_protocols', 'plot_subjects', 'differences_table', 'leaks_table',
+           'in_words', 'published_part_a', 'published_deap', 'write_report']
 
 # %% ../../nbs/54_report.ipynb #cell-002
 from collections.abc import Mapping
@@ -127,7 +127,11 @@ def show_table(df, digits:int=3):
     show_text(markdown_table(df, digits))
 
 # %% ../../nbs/54_report.ipynb #cell-018
-def _figure(width, height, text, provenance):
+def counted(classes, y) -> str:
+    "How many samples each class has: 'calm 40, joy 38'."
+    return ', '.join(f'{c} {k}' for c, k in zip(classes, np.bincount(y, minlength=len(classes))))
+
+def new_figure(width, height, text, provenance):
     "An empty figure of that size in inches with one axes and a marked title."
     fig = Figure(figsize=(width, height), dpi=80, layout='constrained')
     with sns.axes_style('whitegrid'): ax = fig.subplots()
@@ -163,7 +167,7 @@ def plot_confusion(y, yhat,        # (N,) labels; (N,) or (S, N) predictions
     cm = np.atleast_3d(np.moveaxis(confusion(y, np.atleast_2d(yhat), len(classes)), 0, -1)).mean(-1)
     share = cm/np.maximum(cm.sum(1, keepdims=True), 1e-12)
     side = 1.6 + .75*len(classes)
-    fig, ax = _figure(side + 1.2, side, text, provenance)
+    fig, ax = new_figure(side + 1.2, side, text, provenance)
     cells = np.array([[f'{number(share[i, j])}\n{cm[i, j]:.0f}' for j in range(len(cm))] for i in range(len(cm))])
     sns.heatmap(share, vmin=0, vmax=1, cmap='Blues', annot=cells, fmt='', annot_kws=dict(fontsize=8), cbar=False, square=True,
                 xticklabels=classes, yticklabels=[f'{c} ({n:.0f})' for c, n in zip(classes, cm.sum(1))], ax=ax)
@@ -177,7 +181,7 @@ def plot_per_subject(y, yhat, subject,    # (N,); (N,) or (S, N); (N,)
                      provenance:str, text:str='Accuracy of each subject'):
     "Accuracy of each subject, sorted, with the pooled accuracy and the majority's as lines."
     t = per_subject(y, yhat, subject).sort_values(['ACC', 'subject'])
-    fig, ax = _figure(min(10, 2.5 + .16*len(t)), 2.8, text, provenance)
+    fig, ax = new_figure(min(10, 2.5 + .16*len(t)), 2.8, text, provenance)
     sns.barplot(x=t.subject.astype(str), y=t.ACC, color='#6baed6', saturation=1, errorbar=None, ax=ax)
     pooled = float(np.average(t.ACC, weights=t.n))
     common = float(np.bincount(np.asarray(y)).max()/len(y))
@@ -201,7 +205,7 @@ def plot_intervals(table,          # from `results_table`
     "One metric of every method with its interval, coloured by kind."
     one_of('metric', metric, METRICS)
     provenance = _provenance(table)
-    fig, ax = _figure(7, 1.1 + .28*len(table), text or f'{metric} with 95 % intervals over subjects', provenance)
+    fig, ax = new_figure(7, 1.1 + .28*len(table), text or f'{metric} with 95 % intervals over subjects', provenance)
     colour = dict(zip(KINDS, ('C0', 'C2', '0.45', 'C1', 'C4')))
     values, low, high = map(np.array, zip(*table[metric].map(_read)))
     rows = np.arange(len(table))

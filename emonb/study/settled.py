@@ -98,6 +98,7 @@ def all_looks() -> pd.DataFrame:
     "Both logs in one table."
     return pd.concat([read_looks(log) for log in logs()], ignore_index=True)
 
+# %% ../../nbs/57_settled.ipynb #cell-090
 @dataclass(frozen=True)
 class Standing:
     "How a run stands towards its people."
@@ -114,6 +115,7 @@ class Standing:
         "For a row of a table."
         if self.provenance != 'real': return dict(simulated='twin').get(self.provenance, self.provenance)
         if self.confirm: return 'CONFIRMATION'
+        if not self.files: return 'not told'
         if not self.development[0]: return 'not a development set'
         return 'development set' if self.development[0] == self.development[1] else 'in part a development set'
 
@@ -127,6 +129,7 @@ class Standing:
     def sentence(self) -> str:
         "For under a table."
         if self.provenance == 'simulated': return ''
+        if not self.files: return f'Which files were read is not told, so looks are not counted. Settings: {self.settings}.'
         looks = 'This is the first scored look at these files' if not self.before else (
             f"These files were scored {self.before} time{'s' if self.before > 1 else ''} before")
         some, every = self.development
@@ -135,6 +138,7 @@ class Standing:
         elif some == every: kind = 'they are a development set'
         else: kind = f'{some} of {every} belong to a development set'
         return f'{looks}; {kind}. Settings: {self.settings}.'
+
     @property
     def summary(self) -> dict:
         "For `summary.json`."
@@ -150,7 +154,7 @@ def standing(name:str,          # of the set
     hashes = list(hash_files(sources).values()) if provenance != 'simulated' else []
     seen = {h for group in known['development'].values() for h in group['files']}
     people = [h for h in hashes if h[:12] not in known['sheets']]      # a sheet of labels is no person
-    some, key, looks = sum(h[:12] in seen for h in people), set_key(hashes), all_looks()
+    some, key, looks = sum(h[:12] in seen for h in people), set_key(hashes) if hashes else '', all_looks()
     before = int(((looks.files == key) | (looks.set == name) & bool(some)).sum()) if hashes else 0
     mine = settled_hash() if name in known['sets'] else None
     return Standing(provenance, key, (some, len(people)), before, mine, tuple(changed), confirm)
@@ -181,7 +185,7 @@ def log_look(s:Standing,
              scores:dict                     # UF1 and UAR of the first system
             ) -> bool:
     "Write down a scored look at real files; whether it was a new one."
-    if s.provenance == 'simulated': return False
+    if s.provenance == 'simulated' or not s.files: return False
     wanted = [c for c in ('model', 'target', 'protocol', 'seed', 'row', 'yhat') if c in predictions]
     seen = hashlib.sha256(predictions[wanted].sort_values(wanted).to_csv(index=False).encode()).hexdigest()[:16]
     row = dict(files=s.files, set=name, systems='; '.join(systems), protocol=protocol, n=n, seeds=seeds,

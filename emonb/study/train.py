@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHANNEL', 'MANY', 'Recipe', 'asdict_shallow', 'Scaler', 'take', 'probabilities', 'predict', 'rates_of', 'loss_fn',
            'fit_module', 'fit_estimator', 'fixed_threads', 'is_network', 'fit_fold', 'known_by', 'fold_key',
-           'end_with_parent', 'batches_of', 'cost_of', 'say_cost', 'run_folds']
+           'end_with_parent', 'pool_of', 'batches_of', 'cost_of', 'say_cost', 'run_folds']
 
 # %% ../../nbs/52_train.ipynb #cell-002
 import hashlib, multiprocessing, os, tempfile, threading, time
@@ -219,6 +219,15 @@ def end_with_parent():
     "Start of a worker process: it ends when the process that started it does."
     def watch(): multiprocessing.parent_process().join(); os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
+
+@contextmanager
+def pool_of(workers:int):
+    "Processes for the folds of several systems, or None where there is one."
+    spawn = multiprocessing.get_context('spawn')
+    pool = ProcessPoolExecutor(workers, spawn, initializer=end_with_parent) if workers > 1 else None
+    try: yield pool
+    finally:
+        if pool: pool.shutdown(cancel_futures=True)
 
 _open, _same = {}, set()      # the set this worker has mapped; the codes it was asked for that are its own
 def _fold_in_worker(folder, split, recipe, seed, code, fit):
