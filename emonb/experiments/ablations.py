@@ -46,6 +46,15 @@ class Study:
 _WEIGHTS = tuple(Change('frame weighting', k, dict(frame_weighting=k)) for k in ('uniform', 'apex'))
 _NETWORK = (Change('inception network', 'not separable: signals mixed from the start', dict(separable=False)),
             Change('inception network', 'not mixable: signals meet at the end alone', dict(mixable=False)))
+def _inception(slow:int) -> Study:
+    "Open question 2: what the paper's words leave open of its physiological network; `slow`: place of skin conductance."
+    named = (('one block before the mix, three after', dict(depths=(1, 3))), ('three before, one after', dict(depths=(3, 1))),
+             ('three before, three after', dict(depths=(3, 3))), ('kernels 3, 5', dict(kernels=(3, 5))),
+             ('kernels 9, 19, 39', dict(kernels=(9, 19, 39))), ('no norms', dict(norm='none')),
+             ('norms over the training set', dict(norm='batch')), ('skin at a quarter of the rate', dict(slow=(slow,))))
+    return Study('Which reading of the physiological network is best?', dict(model='psnet'),
+                 _NETWORK + tuple(Change('inception network', k, v) for k, v in named))
+
 _DEPTH = Change('depth cleaning', 'off', dict(clean_depth=False))
 _CASME3 = dict(
     ours=Study('What is each part of our system worth?', dict(model='latent_product'), (
@@ -62,7 +71,8 @@ _CASME3 = dict(
     physiology=Study("What is each part of the first paper's physiological network worth?", dict(model='psnet'), (
         *_NETWORK, Change('baseline', 'on', dict(baseline='on')),
         Change('window', 'the clip alone', dict(window='clip')),
-        Change('system', 'courses of the signals', dict(model='latent_product', modalities='physio')))))
+        Change('system', 'courses of the signals', dict(model='latent_product', modalities='physio')))),
+    inception=_inception(0))
 _FMOV = dict(
     ours=Study('Is anything better than the courses of muscles and skin?', dict(model='latent_product'), (
         Change('system', "the first paper's network", dict(model='psnet')),
@@ -71,13 +81,15 @@ _FMOV = dict(
         Change('signals', 'muscles alone', {}, 'hand features, muscles alone'),
         Change('signals', 'skin alone', {}, 'hand features, skin alone'))),
     physiology=Study("What is each part of the first paper's physiological network worth?", dict(model='psnet'), (
-        *_NETWORK, Change('scale', 'z within each person (transductive)', dict(scale='subject')))))
+        *_NETWORK, Change('scale', 'z within each person (transductive)', dict(scale='subject')))),
+    inception=_inception(0))
+_STRESS = dict(inception=_inception(0))
 _MEGC2019 = dict(
     networks=Study('Is anything better than STSTNet on what moved from onset to apex?', dict(model='ststnet'), (
         Change('system', 'OFF-ApexNet', dict(model='off_apexnet')),
         Change('system', "the first paper's colour branch", dict(model='flow_tokens')),
         Change('system', 'linear machine', dict(model='svm')), Change('dropout', 'none', dict(drop_rate=0.)))))
-ABLATIONS = dict(casme3=_CASME3, fmov=_FMOV, megc2019=_MEGC2019)    # set → name → Study
+ABLATIONS = dict(casme3=_CASME3, fmov=_FMOV, megc2019=_MEGC2019, stress_predict=_STRESS)    # set → name → Study
 
 # %% ../../nbs/68_ablations.ipynb #cell-007
 def by_modality(modalities:tuple) -> list[Change]:

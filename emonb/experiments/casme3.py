@@ -207,10 +207,12 @@ def network(p:Parameters, data:Prepared) -> Recipe:
     if 'physio' in mods:
         shape |= dict(signals=tuple(data.info['signals']), rate=float(data.info['rate']),
                       length=data.x['physio'].shape[2])
+    inception = {k: p[k] for k in ('depths', 'kernels', 'norm', 'slow', 'slow_by') if k in p}     # variants of chapter 68
     make = partial(LatentEmotion, num_classes=len(data.classes), modalities=mods, backbone=backbone,
                    weights=p.weights, freeze=kept, dim=p.dim, width=p.get('width', 16),
                    hidden=p.get('hidden', 64), frame_weighting=p.frame_weighting, fusion=p.fusion,
-                   **{k: given_as(p) if k == 'color_mode' else p[k] for k in _PASSED if k in p}, **shape)
+                   **{k: given_as(p) if k == 'color_mode' else p[k] for k in _PASSED if k in p},
+                   **(dict(inception=inception) if inception else {}), **shape)
     return Recipe(make, inputs=inputs, epochs=p.epochs, batch=p.batch, lr=p.lr, scale=p.scale,
                   device=p.device, backbone_lr=p.get('backbone_lr', 0.) if backbone else 0.)
 

@@ -166,6 +166,7 @@ class LatentEmotion(nn.Module, PyTorchModelHubMixin):
                  motion:bool=False,                  # tokens of what moved (chapter 23b) instead of a backbone's
                  guide_norm:bool=True,               # False: a guide keeps its size (chapter 33)
                  separable:bool=True, mixable:bool=True,    # of PSNet, see chapter 32
+                 inception:dict|None=None,           # its further arguments: depths, kernels, norm, slow
                  drop_rate:float=0., img_size:int=112, seed:int=0):
         super().__init__()
         if motion: backbone = None
@@ -180,7 +181,7 @@ class LatentEmotion(nn.Module, PyTorchModelHubMixin):
                                 img_size=img_size, seed=seed, motion=motion) if video else None
         self.join_physio = join(aligned=False) if video and physio else None
         self.psnet = PSNet(in_chans=len(signals), rate=rate, length=length, dim=dim, width=width,
-                           hidden=hidden, separable=separable, mixable=mixable) if physio else None
+                           hidden=hidden, separable=separable, mixable=mixable, **(inception or {})) if physio else None
         n = self._tokens(swapped=self.join_physio is not None and fusion == 'guided' and reading == 'swapped')
         self.head = nn.Sequential(nn.LayerNorm(n*dim), nn.Dropout(drop_rate), nn.Linear(n*dim, num_classes))
         self._keep_color_mode()
@@ -234,12 +235,13 @@ def latent_inputs(modalities=MODALITIES, backbone=None, motion=False) -> tuple:
     return (*video, *(m for m in chosen if m == 'physio'), *(('mask', 'apex') if video else ()))
 
 def physio_alone(*, num_classes:int, in_chans:int=3, rate:float=200., length:int=1200, dim:int=256, width:int=16,
-                 hidden:int=64, drop_rate:float=0., separable:bool=True, mixable:bool=True) -> LatentEmotion:
+                 hidden:int=64, drop_rate:float=0., separable:bool=True, mixable:bool=True, depths:tuple=(2, 2),
+                 kernels:tuple=(3, 5, 7, 9), norm:str='group', slow:tuple=(), slow_by:int=4) -> LatentEmotion:
     "`LatentEmotion` with physiology alone: `PSNet`, its mean token, LayerNorm, dropout, a linear layer."
     signals = tuple(f'signal {i}' for i in range(in_chans))
     return LatentEmotion(num_classes=num_classes, modalities=('physio',), backbone=None, signals=signals, rate=rate,
                          length=length, dim=dim, width=width, hidden=hidden, drop_rate=drop_rate, separable=separable,
-                         mixable=mixable)
+                         mixable=mixable, inception=dict(depths=depths, kernels=kernels, norm=norm, slow=slow, slow_by=slow_by))
 
 PAPER_RECIPE = dict(epochs=40, batch=16, lr=1e-4)    # class weights and AdamW are `Recipe`'s own defaults
 LETTER = dict(frame_weighting='normal', fusion='guided', dim=256, width=16, hidden=64)      # what a run may not change
