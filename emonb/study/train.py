@@ -65,10 +65,12 @@ CHANNEL = dict(physio=1, bio=1, color_tokens=3, depth_tokens=3, flow_tokens=3, d
                change_tokens=3, physio_courses=1)   # key → axis of the channels
 
 def _moments(a:np.ndarray, axis:int, rows, mask=None):
-    "Mean and sd by channel over `rows`, in float64, 256 samples at a time; padded frames do not count."
+    """Mean and sd by channel over `rows`, in float64, at most 256 samples and a quarter of a gigabyte at a time; padded
+    frames do not count."""
     s, q, n = 0., 0., 0
-    for i in range(0, len(rows), 256):
-        r = rows[i:i+256]
+    step = max(1, min(256, 2**28//(8*max(1, int(np.prod(a.shape[1:]))))))
+    for i in range(0, len(rows), step):
+        r = rows[i:i+step]
         v = a[r][mask[r]] if mask is not None else a[r]                     # valid frames only: (frames, P, D)
         v = np.moveaxis(v, -1 if mask is not None else axis, 0).reshape(a.shape[axis], -1).astype(np.float64)
         s, q, n = s + v.sum(1), q + (v*v).sum(1), n + v.shape[1]
