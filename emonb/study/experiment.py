@@ -143,13 +143,16 @@ class Block:
 def plain_blocks(data:Prepared,
                  protocol:str,          # as the user gave it: a comma list of names, or of `module:name` of a splitter; or auto
                  auto:list,             # the protocols that auto stands for; all but the first run with one seed
-                 folds:str='all') -> list[Block]:
+                 folds:str='all',
+                 crossed:dict|None=None # of stimuli with subjects: arguments of `make_splits`
+                ) -> list[Block]:
     """A block a protocol, on the set's own labels; folds whose training part lacks a class are left out.
     Blocks of time are thirds of the session, crossed with at most ten groups of subjects."""
-    out, thirds = [], dict(n_blocks=3, subject_groups=min(10, data.meta.subject.nunique()))
+    thirds = dict(n_blocks=3, subject_groups=min(10, data.meta.subject.nunique()))
+    out, how = [], dict(clock_x_subject=thirds, stimulus_x_subject=crossed or {})
     for k, name in enumerate(dict.fromkeys(listed(protocol) if protocol != AUTO else auto)):
         if ':' in name: splits = splits_by_name(name, data.meta, data.y)
-        else: splits = make_splits(data.meta, name, **(thirds if name == 'clock_x_subject' else {}))
+        else: splits = make_splits(data.meta, name, **how.get(name, {}))
         splits = chosen([s for s in splits if len(np.unique(data.y[s.train])) > 1], folds)
         out.append(Block(name, splits, [data.y]*len(splits), data.classes, seeds=1 if k and protocol == AUTO else None))
     return out
