@@ -278,6 +278,11 @@ def made(name, tiny, seed=0):
     return model, rows_of(tiny, range(8), entry(name).reads(**ARGUMENTS[name])), torch.from_numpy(tiny.y[:8])
 
 
+def made_with(name, arguments, seed=0):
+    seed_everything(seed)
+    return create_model(name, **arguments)
+
+
 def test_the_table_is_what_the_chapters_register():
     modules = [p.stem for p in (ROOT/'emonb'/'models').glob('[!_]*.py')]
     found = {s.name: m for m in modules for s in getattr(__import__(f'emonb.models.{m}', fromlist=['x']), 'SYSTEMS', ())}
@@ -315,6 +320,25 @@ def test_a_network_by_name(name, tiny, tmp_path):
     assert loss < .1
     loaded = load_model(save_model(model, tmp_path)).eval()
     assert torch.equal(loaded(batch), model.eval()(batch)) and loaded.made_by == model.made_by
+
+
+@pytest.mark.parametrize('name', ('latent_emotion', 'latent_guided'))
+def test_a_head_for_each_modality(name, tiny, tmp_path):
+    "The loss is each head's own, the decision their sum, and without further heads nothing is otherwise."
+    arguments = ARGUMENTS[name]
+    batch, y = rows_of(tiny, range(8), entry(name).reads()), torch.from_numpy(tiny.y[:8])
+    plain, heads = (made_with(name, dict(arguments, modality_heads=k)) for k in (False, True))
+    shared = heads.state_dict()
+    assert all(torch.equal(v, shared[k]) for k, v in plain.state_dict().items()), 'the further heads are made last'
+    assert torch.equal(plain.loss(batch, y, F.cross_entropy), F.cross_entropy(plain(batch), y))
+    joint = heads.forward_head(heads.forward_features(batch))
+    assert torch.equal(joint, plain(batch)) and not torch.allclose(joint, heads(batch))
+    logits, maps = heads(batch, return_attention=True)
+    assert torch.allclose(logits, heads(batch), atol=1e-5) and set(maps) == {'depth', 'physio'}
+    heads.loss(batch, y, F.cross_entropy).backward()
+    assert all(p.grad is not None and p.grad.any() for p in heads.modality_heads.parameters())
+    loaded = load_model(save_model(heads, tmp_path)).eval()
+    assert torch.equal(loaded(batch), heads.eval()(batch))
 
 
 @pytest.mark.parametrize('name', ESTIMATORS)

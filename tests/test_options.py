@@ -5,12 +5,12 @@ from torch import nn
 from emonb.core import DataError, EmonbError
 from emonb.data.recordings import Prepared
 from emonb.data.simulate import Casme3Twin, write_casme3
-from emonb.experiments.casme3 import CASME3, OPTIONS, load_set, systems
+from emonb.experiments.casme3 import CASME3, OPTIONS, apices, load_set, systems
 from emonb.signals.physio import hjorth_courses, since_onset
 from emonb.signals.prepare import PrepareSettings, as_measured
 from emonb.study.experiment import check_parameters, run, settled
 from emonb.study.splits import Split
-from emonb.study.train import Recipe, fit_module
+from emonb.study.train import Recipe, calibrated, correction_of, fit_fold, fit_module, fit_of, fold_key, known_by
 
 SMALL = dict(size=72, dim=16, width=8, hidden=16)    # of pictures and networks
 
@@ -72,6 +72,12 @@ def test_the_apex_is_spotted_annotated_or_the_centre(opened):
     assert np.array_equal(found['annotated'].x['apex'][~known], found['spotted'].x['apex'][~known])
     assert np.array_equal(found['centre'].x['apex'], (frames - 1)//2)
     assert not np.array_equal(found['centre'].x['features'], found['annotated'].x['features'])
+    p, data = opened(**how)
+    assert np.array_equal(data.x['apex'], found['annotated'].x['apex']), "on Part A the sheet's apex is the default"
+    assert f'as annotated in {known.sum()} of {len(known)} clips; in {(~known).sum()} the sheet' in apices(p, data)[0]
+    assert 0 < known.sum() < len(known), 'this tree has a row whose apex lies before the onset'
+    p, data = opened(model='latent_product', modalities='color')
+    assert data.info['settings']['apex'] == 'spotted' and apices(p, data) == ['Apex: spotted (chapter 24).']
 
 
 def test_how_colour_is_given_to_the_backbone(opened):
@@ -106,6 +112,25 @@ def test_options_reach_the_networks(opened):
     assert psnet.make().head[1].p == .3 and psnet.lr == CASME3.presets['demo']['lr']
 
 
+def test_a_norm_on_the_guide_and_a_head_for_each_modality(opened):
+    own = {m: first_recipe(*opened(model=m, backbone='resnet10t')).make() for m in ('latent_emotion', 'latent_guided')}
+    norms = {m: type(net.join_physio.norm_guide) for m, net in own.items()}
+    assert norms == dict(latent_emotion=nn.LayerNorm, latent_guided=nn.Identity)
+    assert not any(net.modality_heads for net in own.values())
+    for m, word, kind in (('latent_emotion', 'off', nn.Identity), ('latent_guided', 'on', nn.LayerNorm)):
+        p, data = opened(model=m, backbone='resnet10t', guide_norm=word, modality_heads=True, alone=True)
+        net = first_recipe(p, data).make()
+        assert type(net.join_physio.norm_guide) is type(net.frames.join_depth.norm_guide) is kind
+        assert list(net.modality_heads) == ['color', 'depth', 'physio']
+        alone = [s.recipe.make() for title, s in systems(p, data).items() if title.endswith(' alone')]
+        assert len(alone) == 3 and not any(net.modality_heads for net in alone)
+    p, data = opened(model='latent_emotion_literal,latent_guided', backbone='resnet10t', guide_norm='on', calibrate='inner')
+    letter, ours = (s.recipe for s in list(systems(p, data).values())[:2])
+    assert type(letter.make().join_physio.norm_guide) is nn.LayerNorm and not hasattr(letter, 'calibrate')
+    assert type(ours.make().join_physio.norm_guide) is nn.LayerNorm and ours.calibrate == 'inner'
+    assert not hasattr(systems(p, data)['hand features + logistic regression'].recipe, 'calibrate')
+
+
 class Two(nn.Module):
     def __init__(self):
         super().__init__()
@@ -131,6 +156,57 @@ def test_the_backbone_learns_at_its_own_rate(opened):
     assert recipe.backbone_lr == 1e-5 and any('backbone' in k for k, _ in recipe.make().named_parameters())
 
 
+def uneven(n=240, seed=0):
+    "SIMULATED: ten people, two classes as frequent as 9 : 1, a small difference between their means."
+    q = np.random.default_rng(seed)
+    y = (q.random(n) < .1).astype(int)
+    x = (q.standard_normal((n, 2, 4)) + .5*y[:, None, None]).astype('float32')
+    meta = pd.DataFrame(dict(subject=[f's{i % 10}' for i in range(n)], trial=[f't{i}' for i in range(n)], stimulus='a',
+                             order=range(n), start_s=0., length_s=1., label=y))
+    return Prepared(dict(physio=x), meta, ['a', 'b'], 'simulated'), Split('loso', 'f', np.flatnonzero(np.arange(n) % 10 < 8),
+                                                                          np.flatnonzero(np.arange(n) % 10 >= 8))
+
+def with_rows(data, rows, value, label):
+    "The set with other values and labels in these rows."
+    x, y = data.x['physio'].copy(), data.y.copy()
+    x[rows], y[rows] = value, label
+    return Prepared(dict(physio=x), data.meta.assign(label=y), data.classes, data.provenance)
+
+def log_loss(df): return -np.log(df[['p0', 'p1']].to_numpy()[np.arange(len(df)), df.y]).mean()
+
+
+@pytest.mark.parametrize('how', ('prior', 'inner'))
+def test_calibration_never_sees_the_test_part(how):
+    data, split = uneven()
+    recipe = calibrated(Recipe(Two, epochs=20, lr=.01), how)
+    df, told = fit_of(recipe)(data, split, recipe, 0)
+    known, rest = split.test[:20], split.test[20:]
+    other, again = fit_of(recipe)(with_rows(data, rest, 1e6, 1), split, recipe, 0)
+    assert again['calibration'] == told['calibration'] == correction_of(data, split, recipe, 0)
+    columns = ['row', 'p0', 'p1', 'yhat']
+    assert df[df.row.isin(known)][columns].equals(other[other.row.isin(known)][columns]), 'the same bits'
+    plain = fit_fold(data, split, recipe, 0)[0]
+    assert log_loss(df) < log_loss(plain) - .05, 'true frequencies cost less than even ones'
+    assert (df.p1 < plain.p1).all() and df.p0.add(df.p1).sub(1).abs().max() < 1e-9
+
+
+def test_what_was_never_calibrated_keeps_its_key():
+    data, split = uneven()
+    recipe = Recipe(Two, epochs=2)
+    assert calibrated(recipe, 'none') is recipe and fit_of(recipe) is fit_fold and 'calibrate' not in known_by(data, recipe)['recipe']
+    keys = {fold_key(data, split, calibrated(recipe, how), 0) for how in ('none', 'prior', 'inner')}
+    assert len(keys) == 3 and fold_key(data, split, recipe, 0) in keys
+
+
+def test_what_cannot_be_calibrated_is_said():
+    data, split = uneven()
+    alone = Split('loso', 'f', np.flatnonzero(data.meta.subject == 's1'), split.test)
+    with pytest.raises(EmonbError, match='two people in the training part'):
+        fit_of(calibrated(Recipe(Two, epochs=1), 'inner'))(data, alone, calibrated(Recipe(Two, epochs=1), 'inner'), 0)
+    recipe = calibrated(Recipe(Two, epochs=1, class_weights=False), 'prior')
+    with pytest.raises(EmonbError, match='this system has none'): fit_of(recipe)(data, split, recipe, 0)
+
+
 def test_settings_that_cannot_be_met_are_refused():
     with pytest.raises(EmonbError, match='window=onset'): PrepareSettings(baseline=True, window='clip')
     with pytest.raises(DataError, match='clip 7: no valid depth'): as_measured(np.zeros((2, 4, 4), np.uint16), 'clip 7')
@@ -140,14 +216,16 @@ def test_each_modality_alone(trees, tmp_path):
     given = dict(root=str(trees['C']), model='latent_product', modalities='color,physio', alone=True, epochs=1, workers=1)
     r = run(CASME3, dict(given, out=str(tmp_path/'out')))
     names = [m.name for m in r.main.entries if m.kind == 'model']
-    assert names[1:] == ['latent_product, color alone', 'latent_product, physio alone'] and names[0].startswith('product of')
+    ours = 'product of modalities (ours)'
+    assert names == [ours, f'{ours}, colour alone', f'{ours}, physiology alone']
     assert 'Options: alone True.' in r.told and set(names[1:]) <= set(r.main.predictions.model)
     assert f'{names[0]} − {names[1]}' in set(r.main.differences.comparison)
 
 
 def test_a_modality_alone_reads_nothing_else(opened):
     rows = systems(*opened(model='latent_emotion', backbone='resnet10t', alone=True))
-    read = {m: rows[f'latent_emotion, {m} alone'].recipe.inputs for m in ('color', 'depth', 'physio')}
+    words = dict(color='colour', depth='depth', physio='physiology')
+    read = {m: rows[f'latent emotion, {word} alone'].recipe.inputs for m, word in words.items()}
     assert read == dict(color=('color_tokens', 'mask', 'apex'), depth=('depth_tokens', 'mask', 'apex'), physio=('physio',))
 
 
@@ -165,6 +243,11 @@ def test_the_detector_that_was_asked_for_looks(opened, tmp_path):
     (dict(model='latent_emotion', mirror=False), 'needs model=latent_product'), (dict(model='features', drop_rate=.1), 'needs a network'),
     (dict(model='features', lr=.1), 'needs a network'), (dict(backbone_lr=.1), 'finetune=True'),
     (dict(model='features', separable=False), 'network on physiology'), (dict(modalities='color', mixable=False), 'on physiology'),
+    (dict(apex='spotted', frame_weighting='apex'), 'part=A'), (dict(modality_heads=True), 'latent_emotion or latent_guided'),
+    (dict(model='latent_guided', guide_norm='off'), 'whose guide is normed'),
+    (dict(model='latent_guided', modalities='color', guide_norm='on'), 'two modalities'), (dict(guide_norm='on'), 'not normed'),
+    (dict(model='latent_guided', modalities='color', modality_heads=True), 'two modalities'),
+    (dict(model='features', calibrate='inner'), 'needs a network'), (dict(model='psnet_literal', calibrate='prior'), 'a network'),
     (dict(model='psnet', alone=True), 'two modalities'), (dict(drop_rate=1.), 'below 1'), (dict(detector='har'), 'haar')])
 def test_an_option_without_a_use_stops_the_run(given, word, opened):
     with pytest.raises(EmonbError, match=word) as e: opened(load=False, **given)

@@ -56,18 +56,25 @@ def _inception(slow:int) -> Study:
                  _NETWORK + tuple(Change('inception network', k, v) for k, v in named))
 
 _DEPTH = Change('depth cleaning', 'off', dict(clean_depth=False))
+_APEX = Change('frame weighting', 'apex, spotted where the sheet has one', dict(frame_weighting='apex', apex='spotted'))
+_PROBABILITIES = tuple(Change('probabilities', name, dict(calibrate=k)) for k, name in dict(
+    prior='frequencies of the training part put back', inner='calibrated on inner folds of people').items())
 _CASME3 = dict(
     ours=Study('What is each part of our system worth?', dict(model='latent_product'), (
-        *_WEIGHTS, _DEPTH,
+        *_WEIGHTS, _APEX, _DEPTH,
         Change('baseline', 'off', dict(baseline='off')), Change('mirror image', 'off', dict(mirror=False)),
         Change('fusion', 'guided attention', dict(model='latent_guided')),
-        Change('fusion', 'concatenation', dict(model='latent_guided', fusion='concat')))),
+        Change('fusion', 'guided attention, a head for each modality', dict(model='latent_guided', modality_heads=True)),
+        Change('fusion', 'guided attention, a norm on the guide', dict(model='latent_guided', guide_norm='on')),
+        Change('fusion', 'concatenation', dict(model='latent_guided', fusion='concat')), *_PROBABILITIES)),
     paper=Study("What is each part of the first paper's model worth?", dict(model='latent_emotion'), (
-        *_WEIGHTS, Change('colour', 'what moved since the onset (flow)', dict(color_mode='flow')),
+        *_WEIGHTS, _APEX, Change('colour', 'what moved since the onset (flow)', dict(color_mode='flow')),
         Change('fusion', 'concatenation', dict(fusion='concat')),
         Change('fusion', 'product of models trained apart', dict(model='latent_product')),
+        Change('fusion', 'guided attention, a head for each modality', dict(modality_heads=True)),
+        Change('attention', 'no norm on the guide', dict(guide_norm='off')),
         *(Change('attention', f'read as {k}', dict(reading=k)) for k in ('swapped', 'guide_qk')),
-        *_NETWORK, _DEPTH, Change('baseline', 'on', dict(baseline='on')))),
+        *_NETWORK, _DEPTH, Change('baseline', 'on', dict(baseline='on')), *_PROBABILITIES)),
     physiology=Study("What is each part of the first paper's physiological network worth?", dict(model='psnet'), (
         *_NETWORK, Change('baseline', 'on', dict(baseline='on')),
         Change('window', 'the clip alone', dict(window='clip')),

@@ -15,7 +15,7 @@ import numpy as np, pandas as pd
 from ..core import EmonbError, Parameters, listed
 from ..data.recordings import Prepared
 from ..data.simulate import CHOOSE, JUDGE, Casme3Twin, frozen, oracle, read_truth, simulated_root
-from .casme3 import CASME3, OPTIONS, each_alone, settle
+from .casme3 import CASME3, OPTIONS, each_alone, row_alone, settle
 from ..study import metrics, report
 from ..study.experiment import AUTO, Block, Result
 from ..study.splits import Split
@@ -120,7 +120,7 @@ def gains(r:Result) -> pd.DataFrame:
         best = next(m.yhat for m in b.entries if m.kind == 'oracle')
         found = {m.name: m.yhat for m in b.entries}
         for m, yhat in alone.items():
-            ours = metrics.paired(y, b.entries[0].yhat, found[f'{first}, {m} alone'], who, C)
+            ours = metrics.paired(y, b.entries[0].yhat, found[row_alone(first, m)], who, C)
             theirs = metrics.paired(y, best, yhat[b.block.rows][None], who, C)
             rows.append(dict(protocol=b.protocol, comparison=f'all − {m}', system=_span(ours), oracle=_span(theirs),
                              resolvable=theirs['low'] > 0, found=ours['low'] > 0))

@@ -46,6 +46,7 @@ def arguments_of(name:str, p:Parameters, data:Prepared) -> tuple[dict, tuple]:
 
 # %% ../../nbs/60a_own_set.ipynb #cell-110
 TITLES = dict(latent_product=('model', 'product of modalities (ours)'),
+              latent_guided=('model', 'latent emotion on what moved'),
               psnet_literal=('model', "physiological network, the paper's letter"),
               features=('baseline', 'hand features + logistic regression'),
               differential_entropy=('baseline', 'differential entropy + linear SVM'),

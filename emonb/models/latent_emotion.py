@@ -126,16 +126,27 @@ class FramePart(nn.Module):
         frames = prepare_color(batch[m], self.modes[m]) if m == 'color' else prepare_depth(batch[m], self.modes[m])
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze): return self.backbones[m](frames[use])
 
-    def forward(self, batch, return_attention=False):
-        "A batch → `(B, P, dim)`, and the attention over depth `(B, T, heads, P, P)` or None."
+    def streams(self, batch):
+        "Frame weights `(B, T)`; modality → embedded tokens `(V, P, dim)` of the frames whose weight is not 0."
         if 'mask' not in batch: raise EmonbError('the batch has no mask (B, T) that tells real frames from padding')
         weights = self.frame_fusion.weights(batch['mask'], batch.get('apex'))
-        use, attention = weights > 0, None
-        streams = [self.embed[m](self.frame_tokens(batch, m, use)) for m in self.video]
-        x = streams[0]
-        if self.join_depth is not None: x, attention = _joined(self.join_depth, x, streams[1], return_attention)
-        if attention is not None: attention = _unpack(attention, use)
-        return torch.einsum('bt,btpd->bpd', weights.to(x.dtype), _unpack(x, use)), attention
+        return weights, {m: self.embed[m](self.frame_tokens(batch, m, weights > 0)) for m in self.video}
+
+    def pool(self, x, weights):
+        "Tokens `(V, P, dim)` of the frames in use → their weighted sum over the frames, `(B, P, dim)`."
+        return torch.einsum('bt,btpd->bpd', weights.to(x.dtype), _unpack(x, weights > 0))
+
+    def fuse(self, streams, weights, return_attention=False):
+        "What `streams` gives → `(B, P, dim)`, and the attention over depth `(B, T, heads, P, P)` or None."
+        (x, *guide), attention = streams.values(), None
+        if guide: x, attention = _joined(self.join_depth, x, *guide, return_attention)
+        if attention is not None: attention = _unpack(attention, weights > 0)
+        return self.pool(x, weights), attention
+
+    def forward(self, batch, return_attention=False):
+        "A batch → `(B, P, dim)`, and the attention over depth or None."
+        weights, streams = self.streams(batch)
+        return self.fuse(streams, weights, return_attention)
 
     @torch.no_grad()
     def fit_scale(self, batch):
@@ -165,6 +176,7 @@ class LatentEmotion(nn.Module, PyTorchModelHubMixin):
                  color_mode:str='auto',              # 'auto', 'frame', 'onset', 'both'
                  motion:bool=False,                  # tokens of what moved (chapter 23b) instead of a backbone's
                  guide_norm:bool=True,               # False: a guide keeps its size (chapter 33)
+                 modality_heads:bool=False,          # each modality has a head and a loss of its own too
                  separable:bool=True, mixable:bool=True,    # of PSNet, see chapter 32
                  inception:dict|None=None,           # its further arguments: depths, kernels, norm, slow
                  drop_rate:float=0., img_size:int=112, seed:int=0):
@@ -183,7 +195,10 @@ class LatentEmotion(nn.Module, PyTorchModelHubMixin):
         self.psnet = PSNet(in_chans=len(signals), rate=rate, length=length, dim=dim, width=width,
                            hidden=hidden, separable=separable, mixable=mixable, **(inception or {})) if physio else None
         n = self._tokens(swapped=self.join_physio is not None and fusion == 'guided' and reading == 'swapped')
-        self.head = nn.Sequential(nn.LayerNorm(n*dim), nn.Dropout(drop_rate), nn.Linear(n*dim, num_classes))
+        def head(n): return nn.Sequential(nn.LayerNorm(n*dim), nn.Dropout(drop_rate), nn.Linear(n*dim, num_classes))
+        self.head = head(n)
+        alone = self.modalities if modality_heads and len(self.modalities) > 1 else ()
+        self.modality_heads = nn.ModuleDict({m: head(1 if m == 'physio' else self.frames.token_shape[0]) for m in alone})
         self._keep_color_mode()
 
     def _keep_color_mode(self):
@@ -201,26 +216,44 @@ class LatentEmotion(nn.Module, PyTorchModelHubMixin):
         "Set the scale of the tokens from (a part of) the training set, a batch as for `forward`; before training."
         if self.frames is not None: self.frames.fit_scale(batch)
 
-    def forward_features(self, batch, return_attention=False):
-        "The fused tokens `(B, n, dim)`, and with `return_attention` the attention."
-        x, attention = self.frames(batch, return_attention) if self.frames is not None else (None, None)
-        maps = {} if attention is None else dict(depth=attention)
+    def _fused(self, batch, return_attention=False):
+        "Fused tokens, attention by the name of the guide, and the tokens of each modality that has a head."
+        x, maps, alone = None, {}, {}
+        if self.frames is not None:
+            weights, streams = self.frames.streams(batch)
+            x, maps['depth'] = self.frames.fuse(streams, weights, return_attention)
+            alone = {m: self.frames.pool(t, weights) for m, t in streams.items() if m in self.modality_heads}
         if self.psnet is not None:
             if 'physio' not in batch: raise EmonbError(f'the batch has no physio; it has {", ".join(batch)}')
             guide = self.psnet.forward_features(batch['physio'])
-            if x is None: x = guide.mean(1, keepdim=True)
-            else: x, attention = _joined(self.join_physio, x, guide, return_attention)
-            if self.join_physio is not None and attention is not None: maps['physio'] = attention
+            mean = guide.mean(1, keepdim=True)
+            if 'physio' in self.modality_heads: alone['physio'] = mean
+            if x is None: x = mean
+            else: x, maps['physio'] = _joined(self.join_physio, x, guide, return_attention)
+        return x, {k: v for k, v in maps.items() if v is not None}, alone
+
+    def forward_features(self, batch, return_attention=False):
+        "The fused tokens `(B, n, dim)`, and with `return_attention` the attention."
+        x, maps, _ = self._fused(batch, return_attention)
         return (x, maps) if return_attention else x
 
     def forward_head(self, tokens):
-        "Fused tokens `(B, n, dim)` → logits `(B, num_classes)`."
+        "Fused tokens `(B, n, dim)` → logits `(B, num_classes)` of the joint head."
         return self.head(tokens.flatten(1))
 
+    def _logits(self, x, alone) -> list:
+        "Logits of the joint head, then of each modality's own."
+        return [self.forward_head(x), *(self.modality_heads[m](t.flatten(1)) for m, t in alone.items())]
+
     def forward(self, batch, return_attention=False):
-        if not return_attention: return self.forward_head(self.forward_features(batch))
-        tokens, maps = self.forward_features(batch, return_attention=True)
-        return self.forward_head(tokens), maps
+        x, maps, alone = self._fused(batch, return_attention)
+        logits = sum(self._logits(x, alone))
+        return (logits, maps) if return_attention else logits
+
+    def loss(self, batch, y, criterion):
+        "The sum of every head's own loss."
+        x, _, alone = self._fused(batch)
+        return sum(criterion(logits, y) for logits in self._logits(x, alone))
 
     @classmethod
     def _from_pretrained(cls, **arguments):

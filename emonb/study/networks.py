@@ -22,7 +22,7 @@ from ..models.registry import entry, load_model, name_of, save_model
 from . import report
 from .metrics import METRICS
 from .splits import Split
-from .train import Recipe, Scaler, fit_fold, fixed_threads, predict
+from .train import Recipe, Scaler, corrected, fit_of, fixed_threads, predict
 
 # %% ../../nbs/53a_networks.ipynb #cell-005
 FILES = ('model.safetensors', 'model.json', 'scaling.safetensors')    # beside fold.json, which is written last
@@ -42,13 +42,13 @@ def scaler_of(mode:str, tensors:dict) -> Scaler:
     return out
 
 def fit_and_keep(folder, known:dict, data:Prepared, split:Split, recipe:Recipe, seed:int) -> tuple[pd.DataFrame, dict]:
-    "`fit_fold`, whose network then lies in `folder`; `known` says whose it is."
+    "A fold, whose network then lies in `folder`; `known` says whose it is."
     name, made = name_of(recipe.make), []
     def make():
         made.append(recipe.make())
         return made[-1]
-    result = fit_fold(data, split, replace(recipe, make=make), seed)
-    folder, model = Path(folder), made[0]
+    df, how = fit_of(recipe)(data, split, replace(recipe, make=make), seed)
+    folder, model = Path(folder), made[0]      # the first that is made is trained on the whole training part
     model.made_by = dict(name, arguments=name['arguments'] | getattr(model, 'resolved', {}))
     save_model(model, folder)
     scaler = Scaler(recipe.scale).fit(data, split.train, recipe.inputs)
@@ -57,9 +57,10 @@ def fit_and_keep(folder, known:dict, data:Prepared, split:Split, recipe:Recipe, 
     people = {k: sorted(set(data.meta.subject.iloc[rows])) for k, rows in parts.items()}
     said = {k: v for k, v in recipe.describe().items() if k not in ('model', 'arguments')}
     files = {f: sha256_of(folder/f) for f in FILES}
+    known = known | {k: v for k, v in how.items() if k == 'calibration'}
     write_sealed(folder/'fold.json', dict(known, provenance=data.provenance, classes=data.classes, recipe=said,
                                           files=files, **people))
-    return result
+    return df, how
 
 # %% ../../nbs/53a_networks.ipynb #cell-006
 @dataclass
@@ -80,7 +81,8 @@ class KeptNetwork:
             raise EmonbError('this network was given each person scaled by themselves (scale=subject) '
                              f'and does not know {min(strange)}')
         with fixed_threads(recipe.threads):
-            return predict(self.model.to(device), data, np.asarray(rows), recipe, self.scaler)
+            prob = predict(self.model.to(device), data, np.asarray(rows), recipe, self.scaler)
+        return corrected(prob, **self.said['calibration']) if 'calibration' in self.said else prob
 
 def read_fold(folder) -> dict:
     "What `fold.json` says, once every file is what was written. `DataError` where one is missing, `Damaged` where not."

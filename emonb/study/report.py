@@ -79,7 +79,7 @@ class Entry:
     def row(self, subjects:int, protocol:str) -> dict:
         "The entry of a results table."
         return entry(self.name + (f' [{self.note}]' if self.note else ''), self.kind, self.scores, self.yhat.shape[1],
-                     subjects, protocol, self.weights, len(self.yhat) if self.kind == 'model' else 1)
+                     subjects, protocol, self.weights, len(self.yhat) if self.kind in ('model', 'reference') else 1)
 
 def level(entries:list) -> dict:
     "What a summary says of several `Entry`: metrics of the first, those of the others by kind, and n."
