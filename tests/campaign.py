@@ -22,6 +22,7 @@ import base64
 import collections
 import contextlib
 import hashlib
+import importlib
 import io
 import itertools
 import json
@@ -48,9 +49,10 @@ CORPUS = Path(__file__).with_name('corpus.json')
 MAY = ('alike', 'other', 'ours')
 MUST_NOT = ('foreign', 'death', 'hang', 'wrong', 'poor')
 MEMORY, SECONDS = 300, 10       # MB above what the imports took; s of the processor's time
+LIBRARIES = 'cv2 mne numpy pandas openpyxl xlrd yaml pyarrow.parquet scipy.signal sklearn.metrics'.split()
 
 
-# the files ---------------------------------------------------------------------------------------------------------------------
+# the files ----------------------------------------------------------------------------------------------------------
 
 @dataclass
 class Door:
@@ -155,7 +157,8 @@ def deap_files(box):
     from emonb.data.simulate_deap import DeapTwin, oracle_of, python2_pickle, write_deap
     from emonb.signals.faces import sample_video
     tree, out = box/'deap', []
-    write_deap(tree, DeapTwin(subjects=(1,), trials=2, seconds=2, files=('dat', 'bdf', 'video'), size=(96, 72), fps=10, quirks=False))
+    write_deap(tree, DeapTwin(subjects=(1,), trials=2, seconds=2, files=('dat', 'bdf', 'video'), size=(96, 72), fps=10,
+                              quirks=False))
     video = sorted(p.relative_to(tree) for p in tree.rglob('*.avi'))[0]
     def trial(t):
         d = Deap(t, subjects=[1])
@@ -203,7 +206,8 @@ def wrist_files(box):
             (folder/f'{k}.csv').write_text(f'{start:.2f}\n{rate:.6f}\n' + '\n'.join(f'{v:.3f}' for v in values) + '\n')
         (folder/f'tags_S{s:02d}.csv').write_text(f'{start + 5:.2f}\n')
     rows = [(s, start + t, t // 60 % 2) for s in (1, 2) for t in range(240)]
-    (tree/LABELS).write_text('Participant,HR,respr,Time(sec),Label\n' + ''.join(f'{s},70,14,{t},{y}\n' for s, t, y in rows))
+    lines = ''.join(f'{s},70,14,{t},{y}\n' for s, t, y in rows)
+    (tree/LABELS).write_text('Participant,HR,respr,Time(sec),Label\n' + lines)
     def read(t):
         d = StressPredict(t, window_s=30.)
         return [d.meta, d.audit(), [d[i].signals for i in range(len(d))]]
@@ -242,7 +246,8 @@ def film_files(box):
     def read(t):
         d = AfewVa(t)
         return [d.meta, d.landmarks, d.audit(), [d.picture(i) for i in range(len(d))]]
-    def possible(value): return bool(value[0][['valence', 'arousal']].abs().le(10).all(axis=None)) and all_finite(value[1])
+    def possible(value):
+        return bool(value[0][['valence', 'arousal']].abs().le(10).all(axis=None)) and all_finite(value[1])
     return [Door('clip.json', tree, '001/001.json', read, possible=possible),
             Door('film.truth', tree, 'truth.csv', lambda t: oracle(t, meta))]
 
@@ -271,7 +276,7 @@ def own_files(box):
         s = Store(t)
         found = s.predictions('0'*16) if s.has('0'*16) else 'made anew'
         return [found, s.rows()]
-    def possible(value): return isinstance(value[0], str) or value[0].equals(pd.DataFrame(dict(row=[0], y=[1], yhat=[1])))
+    def possible(value): return isinstance(value[0], str) or value[0].values.tolist() == [[0, 1, 1]]
     out += [Door('row.json', rows, str(row.relative_to(rows)), kept, possible=possible),
             Door('predictions.parquet', rows, str(predicted.relative_to(rows)), kept, possible=possible)]
     hashes = box/'hashes'
@@ -286,7 +291,8 @@ def own_files(box):
     beside.mkdir()
     def held(t): return kept_file(t/'b', lambda p: p.write_bytes(b'b')).read_bytes()
     held(beside)
-    out += [Door('kept file', beside, 'b', held, sealed=True), Door('kept.sha256', beside, 'b.sha256', held, sealed=True)]
+    out += [Door('kept file', beside, 'b', held, sealed=True),
+            Door('kept.sha256', beside, 'b.sha256', held, sealed=True)]
     twin = box/'casme3_twin'
     write_casme3(twin, Casme3Twin(part='A', subjects=2, clips=8, size=(160, 120), quirks=()))
     out += [Door('casme3.truth', twin, 'truth.csv', lambda t: list(map(plain, read_truth(t)))),
@@ -299,11 +305,11 @@ def words(box):
     from emonb.command import mapping_of, text_of
     tree = box/'words'
     tree.mkdir()
-    (tree/'a.yaml').write_text('dataset: casme3\nepochs: 3\nlr: 1.0e-3\nmore: [1, 2, {a: b}]\nlast: &x [1]\nagain: *x\n')
+    (tree/'a.yaml').write_text('dataset: casme3\nepochs: 3\nlr: 1.0e-3\nmore: [1, 2, {a: b}]\nlast: &x [1]\nmost: *x\n')
     return [Door('a.yaml', tree, 'a.yaml', lambda t: mapping_of(text_of(t/'a.yaml'), 'a.yaml'))]
 
 
-# what is done to them ----------------------------------------------------------------------------------------------------------
+# what is done to them -----------------------------------------------------------------------------------------------
 
 ODD = [b'', b'-1', b'0', b'nan', b'inf', b'1e2147483648', b'1e4294967297', b'9'*40, b'1.5', b'1,5', b'\xb2', b'0x1f', b'1_0',
        b'\x00', b'\n', b'"', b'[', b'{}', b'null', b'\xff\xfe', '\u200b'.encode(), b',', b'\t', b';', b'True', b'1e400', b'-0']
@@ -414,7 +420,7 @@ def mutated(rng, door, others) -> bytes:
     return data
 
 
-# one read, in a process of its own ---------------------------------------------------------------------------------------------
+# one read, in a process of its own ----------------------------------------------------------------------------------
 
 def innermost(error) -> str:
     "Where a traceback ends, and the last line of emonb's in it."
@@ -486,8 +492,7 @@ def tried(door, data:bytes) -> tuple[str, str]:
 
 def opened(box) -> list[Door]:
     "The doors with what the whole files give."
-    import numpy, pandas, cv2, mne, openpyxl, xlrd, yaml, safetensors, scipy.signal, sklearn.metrics     # noqa: E401, F401 (before the fork)
-    import pyarrow.parquet    # noqa: F401
+    for name in LIBRARIES: importlib.import_module(name)          # before the fork, so that no child pays for it
     with contextlib.redirect_stdout(io.StringIO()): doors = grown(box)
     for d in doors:
         d.whole = d.path.read_bytes()
@@ -497,7 +502,7 @@ def opened(box) -> list[Door]:
     return doors
 
 
-# a campaign --------------------------------------------------------------------------------------------------------------------
+# a campaign ---------------------------------------------------------------------------------------------------------
 
 def campaign(doors, n:int, seed:int, until=None):
     "n mutations of each door's file: (door, data, what became of it, what was said) each."
