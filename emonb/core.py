@@ -12,7 +12,7 @@ __all__ = ['DISK', 'MACHINE', 'EmonbError', 'DataError', 'SetError', 'Damaged', 
            'provenance_of_run', 'in_notebook', 'progress', 'Job', 'at_work']
 
 # %% ../nbs/00_core.ipynb #cell-002
-import ast, contextlib, difflib, errno, functools, hashlib, importlib.util, itertools, json, os, platform, random, re, subprocess, sys
+import ast, contextlib, difflib, errno, functools, hashlib, importlib.util, itertools, json, os, platform, random, re, reprlib, subprocess, sys
 import shutil, tempfile, threading, time, urllib.request, zlib
 from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
@@ -46,12 +46,15 @@ def one_of(name:str,       # what the value is for, as the user wrote it
     "`value` if it is among `accepted`; else an `EmonbError` that lists what is."
     accepted = list(accepted)
     if value in accepted: return value
-    close = difflib.get_close_matches(str(value)[:200], [str(a) for a in accepted], 1)
+    said = value[:200] if isinstance(value, str) else _shown(value)
+    close = difflib.get_close_matches(said, [str(a) for a in accepted], 1)
     hint = f' (did you mean {close[0]!r}?)' if close else ''
     raise EmonbError(f"{name}={_shown(value)} is not known{hint}; accepted: {', '.join(str(a) for a in accepted)}")
 
 def _shown(value) -> str:
-    text = repr(value)
+    "A value as text, however large or deep it is."
+    if isinstance(value, int) and abs(value) >= 10**200: return 'a number of more than 200 digits'
+    text = repr(value) if isinstance(value, (str, int, float)) else reprlib.repr(value)
     return text if len(text) <= 200 else f'{text[:60]}…{text[-1]}'
 
 # %% ../nbs/00_core.ipynb #cell-010

@@ -50,7 +50,7 @@ def _picture_fault(data:bytes) -> str|None:
         n, kind = int.from_bytes(data[at:at+4], 'big'), data[at+4:at+8]
         end = at + 12 + n
         if end > len(data): break
-        if zlib.crc32(data[at+4:end-4]) != int.from_bytes(data[end-4:end], 'big'): return f'the png is damaged (checksum of its {kind.decode("latin-1")} chunk)'
+        if zlib.crc32(data[at+4:end-4]) != int.from_bytes(data[end-4:end], 'big'): return f'the png is damaged (checksum of its {ascii(kind)[2:-1]} chunk)'
         if kind == b'IEND': return None
         at = end
     return 'the png is cut off (no IEND chunk)'

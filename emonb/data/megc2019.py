@@ -189,12 +189,14 @@ def read_sheet(path) -> list[dict]:
         if c not in head:
             raise SetError(f"{path}, row 1: column {c!r} is missing, there are {', '.join(head) or 'none'}; "
                            'fetch the published sheet again')
-    out = [dict(zip(head, map(str.strip, cells)), row=k) for k, cells in enumerate(rows[1:], 2) if any(cells)]
+    def named(cells): return dict(zip(head, [c.strip() for c in cells] + ['']*len(head)))
+    out = [dict(named(cells), row=k, more=any(cells[len(head):])) for k, cells in enumerate(rows[1:], 2) if any(cells)]
     if not out: raise SetError(f'{path}: a header and no rows; fetch the published sheet again')
     return out
 
 def row_fault(row:dict) -> str|None:
     "What is wrong with a row of the sheet, or None."
+    if row.get('more'): return 'more cells than the header has columns'
     for c in NEEDED:
         if not row.get(c): return f'{c} is empty'
     if row['dataset'].casefold() not in SETS: return f"dataset is {row['dataset'][:20]!r}, not {', '.join(SETS)}"

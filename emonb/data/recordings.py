@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'PROVENANCE', 'MARKER', 'FORMS', 'FRAMES', 'Signals', 'Rec
            'kept_beside']
 
 # %% ../../nbs/10_recordings.ipynb #cell-002
-import hashlib, os, shutil, warnings
+import hashlib, os, shutil, tokenize, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -291,7 +291,8 @@ def save(data:Prepared, folder) -> Prepared:
 def _open_array(path, said:str, check:bool) -> np.memmap:
     try: a = np.load(path, mmap_mode='r')
     except FileNotFoundError: raise Damaged(f'{path}: damaged, the array is gone') from None
-    except (OSError, ValueError, EOFError): raise Damaged(f'{path}: damaged, not readable as an array') from None
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, MemoryError) as e:
+        raise Damaged(f'{path}: damaged, not readable as an array') from e
     if check and digest(a) != said: raise Damaged(f'{path}: damaged, its values are not those that were written')
     a.sha256 = said
     return a
