@@ -66,7 +66,7 @@ def mapping_of(text:str, source:str) -> dict:
     import yaml
     from papermill.iorw import NoDatesSafeLoader
     try: found = yaml.load(text, Loader=NoDatesSafeLoader)
-    except (yaml.YAMLError, ValueError): found = None
+    except (yaml.YAMLError, ValueError, RecursionError): found = None
     if isinstance(found, dict): return found
     raise EmonbError(f"{source} must be a YAML mapping of names to values, such as '{{dataset: casme3, epochs: 3}}'")
 

@@ -288,7 +288,7 @@ def test_a_damaged_xls_is_refused(tree):
     (tree / 'metadata_xls').mkdir()
     for data in (b'', b'no table', b'\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1' + bytes(4000)):
         (tree / 'metadata_xls/participant_ratings.xls').write_bytes(data)
-        refuses('participant_ratings.xls: not a readable table', read_ratings, tree)
+        refuses('participant_ratings.xls: cannot be read as a table', read_ratings, tree)
 
 MARKERS = ['[]', '5', '{"trials": "many"}', '{"trials": 1e400, "seconds": 4}', '{"trials": 4, "seconds": 4.5}',
            '{"trials": 41}', '[' * 100_000]

@@ -112,8 +112,6 @@ def test_package_needs_no_development_tool():
 WHY = {   # a requirement that nothing here imports by name → what it is for
     'torchvision': 'timm builds its networks with it',
     'pyarrow': 'pandas writes predictions as parquet with it',
-    'openpyxl': 'pandas reads .xlsx sheets with it',
-    'xlrd': 'pandas reads .xls sheets with it',
     'ipykernel': 'the kernel that notebooks run in',
     'ipywidgets': 'progress bars and controls in JupyterLab',
     'jupyterlab': 'where the chapters are read and changed',

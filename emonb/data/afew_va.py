@@ -24,7 +24,7 @@ from .numbers import number
 from .people import Ledger, name_defects, person_key, same_people
 from .recordings import MARKER, provenance_of
 from .rendered_faces import FaceModel, sensor
-from .twins import twin_root
+from .twins import check_named, read_truth_table, twin_root
 
 # %% ../../nbs/18_afew_va.ipynb #cell-005
 RATINGS, LIMIT, POINTS, CLIPS = ('valence', 'arousal'), 10., 68, 600
@@ -87,11 +87,11 @@ def truth_table(s:AfewVaTwin) -> pd.DataFrame:
 def oracle(root, meta:pd.DataFrame) -> np.ndarray:
     "(N, 2) the best linear guess from the twin's hidden evidence, for the rows of `meta`."
     path = Path(root)/'truth.csv'
-    try: truth = pd.read_csv(path, dtype=dict(clip=str)).set_index(['clip', 'frame'])
-    except (OSError, ValueError):
-        raise DataError(f'{path}: the truth of this simulated set is missing or damaged; '
-                        'delete the folder, it is written again') from None
-    rows, out = truth.loc[pd.MultiIndex.from_frame(meta[['clip', 'frame']])], []
+    known = ['frame', *RATINGS, *(f'{k}_seen' for k in RATINGS)]
+    truth = read_truth_table(path, ['clip', *known], known, dtype=dict(clip=str)).set_index(['clip', 'frame'])
+    wanted, out = pd.MultiIndex.from_frame(meta[['clip', 'frame']]), []
+    check_named(path, truth.index, wanted)
+    rows = truth.loc[wanted]
     for k in RATINGS:
         slope, level = np.polyfit(truth[f'{k}_seen'], truth[k]/LIMIT, 1)
         out.append(slope*rows[f'{k}_seen'] + level)

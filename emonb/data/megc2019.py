@@ -24,7 +24,7 @@ from .casme3 import read_color
 from .numbers import read_rows, whole
 from .people import Ledger, name_defects, person_key, reason_of, same_people
 from .recordings import MARKER, Prepared, Recording, provenance_of
-from .twins import twin_root
+from .twins import check_named, read_truth_table, twin_root
 
 # %% ../../nbs/13c_megc2019.ipynb #cell-006
 SIDE = 28                                          # pixels of a picture's side
@@ -160,13 +160,12 @@ def simulated_megc_root(s:FlowTwin=FlowTwin(), base=None) -> Path:
 def oracle(root, trials) -> np.ndarray:
     "(N,) the class with the largest evidence, for trials of the twin at `root`. `DataError` if the truth is missing."
     path = Path(root)/'truth.csv'
-    try: truth = pd.read_csv(path, dtype=dict(sub=str))
-    except (OSError, ValueError):
-        raise DataError(f'{path}: the truth of this simulated set is missing or damaged; '
-                        'delete the folder, it is written again') from None
-    names = truth.dataset + '_' + truth['sub'] + '_' + truth.filename_o
-    seen = truth[[f'seen_{c}' for c in CLASSES]].to_numpy()
-    return pd.Series(seen.argmax(1), names).loc[list(trials)].to_numpy(np.int64)
+    seen = [f'seen_{c}' for c in CLASSES]
+    who = ['dataset', 'sub', 'filename_o']
+    truth = read_truth_table(path, who + seen, seen, dtype=dict.fromkeys(who, str), keep_default_na=False)
+    best = pd.Series(truth[seen].to_numpy().argmax(1), truth.dataset + '_' + truth['sub'] + '_' + truth.filename_o)
+    check_named(path, best.index, trials)
+    return best.loc[list(trials)].to_numpy(np.int64)
 
 # %% ../../nbs/13c_megc2019.ipynb #cell-018
 NEEDED = ('dataset', 'sub', 'filename_o', 'label')
@@ -190,12 +189,14 @@ def read_sheet(path) -> list[dict]:
         if c not in head:
             raise SetError(f"{path}, row 1: column {c!r} is missing, there are {', '.join(head) or 'none'}; "
                            'fetch the published sheet again')
-    out = [dict(zip(head, map(str.strip, cells)), row=k) for k, cells in enumerate(rows[1:], 2) if any(cells)]
+    def named(cells): return dict(zip(head, [c.strip() for c in cells] + ['']*len(head)))
+    out = [dict(named(cells), row=k, more=any(cells[len(head):])) for k, cells in enumerate(rows[1:], 2) if any(cells)]
     if not out: raise SetError(f'{path}: a header and no rows; fetch the published sheet again')
     return out
 
 def row_fault(row:dict) -> str|None:
     "What is wrong with a row of the sheet, or None."
+    if row.get('more'): return 'more cells than the header has columns'
     for c in NEEDED:
         if not row.get(c): return f'{c} is empty'
     if row['dataset'].casefold() not in SETS: return f"dataset is {row['dataset'][:20]!r}, not {', '.join(SETS)}"

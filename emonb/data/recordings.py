@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'PROVENANCE', 'MARKER', 'FORMS', 'FRAMES', 'Signals', 'Rec
            'kept_beside']
 
 # %% ../../nbs/10_recordings.ipynb #cell-002
-import hashlib, os, shutil, warnings
+import hashlib, os, shutil, tokenize, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np, pandas as pd
 
 from ..core import (DataError, Damaged, EmonbError, atomic_path, cache_dir, kept_file, note, one_of, read_sealed,
-                        set_aside, sha256_of, write_sealed)
+                        reserve, set_aside, sha256_of, sweep, temporary_name, write_sealed, writing)
 from .people import name_defects, same_people
 
 # %% ../../nbs/10_recordings.ipynb #cell-005
@@ -221,19 +221,40 @@ def digests(x:dict) -> dict[str, str]:
 class PreparedWriter:
     "Fill a prepared set on disk: `w['physio'][i] = …`, then `w.finish(...)`; nothing appears at `folder` before that."
     def __init__(self, folder, shapes:dict):   # key → (N, …)
-        self.folder = Path(folder)
-        self.tmp = self.folder.with_name(f'.{self.folder.name}.{os.getpid()}.tmp')
-        shutil.rmtree(self.tmp, ignore_errors=True); self.tmp.mkdir(parents=True)
-        self.x = {k: np.lib.format.open_memmap(self.tmp/f'{k}.npy', 'w+', np.dtype(FORMS[k][0] if k in FORMS else 'float32'), tuple(s)) for k, s in shapes.items()}
+        self.folder, self.x = Path(folder), {}
+        self.tmp = self.folder.with_name(temporary_name(self.folder.name))
+        try:
+            with writing(self.folder):
+                shutil.rmtree(self.tmp, ignore_errors=True)
+                self.tmp.mkdir(parents=True)
+                sweep(self.folder.parent)
+                for k, s in shapes.items(): self.x[k] = self._mapped(f'{k}.npy', FORMS.get(k, ('float32',))[0], s)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _mapped(self, name:str, dtype, shape) -> np.memmap:
+        "A new array on disk, its room reserved: a mapped page that finds no place would end the process."
+        a = np.lib.format.open_memmap(self.tmp/name, 'w+', np.dtype(dtype), tuple(shape))
+        reserve(self.tmp/name)
+        return a
+
+    def _let_go(self):
+        self.x = {}
+        shutil.rmtree(self.tmp, ignore_errors=True)
+
     def __getitem__(self, key): return self.x[key]
     def __enter__(self): return self
-    def __exit__(self, *exc): self.x = {}; shutil.rmtree(self.tmp, ignore_errors=True)
+    def __exit__(self, kind, error, trace):
+        self._let_go()
+        with writing(self.folder):
+            if isinstance(error, OSError): raise error
 
     def keep(self, rows):
         "Leave out every sample that is not in `rows` (sorted positions)."
         for k, a in self.x.items():
             if len(rows) == len(a): continue
-            kept = np.lib.format.open_memmap(self.tmp/f'{k}.kept', 'w+', a.dtype, (len(rows), *a.shape[1:]))
+            kept = self._mapped(f'{k}.kept', a.dtype, (len(rows), *a.shape[1:]))
             for i in range(0, len(rows), 64): kept[i:i+64] = a[rows[i:i+64]]
             os.replace(self.tmp/f'{k}.kept', self.tmp/f'{k}.npy')
             self.x[k] = kept
@@ -270,7 +291,8 @@ def save(data:Prepared, folder) -> Prepared:
 def _open_array(path, said:str, check:bool) -> np.memmap:
     try: a = np.load(path, mmap_mode='r')
     except FileNotFoundError: raise Damaged(f'{path}: damaged, the array is gone') from None
-    except (OSError, ValueError, EOFError): raise Damaged(f'{path}: damaged, not readable as an array') from None
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, MemoryError) as e:
+        raise Damaged(f'{path}: damaged, not readable as an array') from e
     if check and digest(a) != said: raise Damaged(f'{path}: damaged, its values are not those that were written')
     a.sha256 = said
     return a

@@ -22,7 +22,7 @@ from ..core import DataError, EmonbError, fold_seed, one_of, progress, write_jso
 from .casme3 import CLASS_MAPS, FPS, RATE, class_names
 from .recordings import MARKER
 from .rendered_faces import BULGES, FaceModel, sensor
-from .twins import twin_root
+from .twins import has_truth, read_marker, read_truth_table, settings_of, twin_root
 
 # %% ../../nbs/14_simulate.ipynb #cell-005
 MODALITIES = ('color', 'depth', 'physio')
@@ -393,10 +393,15 @@ def oracle(root,                      # a tree that `write_casme3` wrote
 def read_truth(root) -> tuple[Casme3Twin, pd.DataFrame]:
     "Settings and truth table of a simulated tree. `DataError` if it is not one of ours."
     root = Path(root)
-    try: mark, truth = json.loads((root/MARKER).read_text()), pd.read_csv(root/'truth.csv', keep_default_na=False, na_values={'lead_s': ['']})
-    except (OSError, ValueError): raise DataError(f'{root}: not a simulated tree (no readable {MARKER} and truth.csv); the oracle exists for the twin only') from None
-    if mark.get('version') != VERSION: raise DataError(f"{root}: written by version {mark.get('version')} of the twin, this is {VERSION}; delete the folder and it is written again") from None
-    return Casme3Twin(**{**mark['settings'], 'size': tuple(mark['settings']['size']), 'quirks': tuple(mark['settings']['quirks'])}), truth
+    if not has_truth(root): raise DataError(f'{root}: not a simulated tree (no readable {MARKER} and truth.csv); the oracle exists for the twin only')
+    version = read_marker(root).get('version')
+    if version != VERSION:
+        raise DataError(f'{root}: written by version {str(version)[:20]} of the twin, this is {VERSION}; delete the folder and it is written again')
+    settings, known = settings_of(root, Casme3Twin), ['onset', 'apex', 'offset']
+    truth = read_truth_table(root/'truth.csv', ['subject', 'stimulus', 'emotion', *known], known, keep_default_na=False, na_values={'lead_s': ['']})
+    if odd := sorted(set(map(str, truth.emotion)) - set(emotions_of(settings.part))):
+        raise DataError(f'{root}/truth.csv: {odd[0][:20]!r} is no emotion of part {settings.part}; delete the folder and it is written again')
+    return settings, truth
 
 # %% ../../nbs/14_simulate.ipynb #cell-045
 def _write_truth(root, s:Casme3Twin, table:pd.DataFrame, damage:dict):

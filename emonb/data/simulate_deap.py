@@ -22,7 +22,7 @@ from ..core import DataError, EmonbError, atomic_path, fold_seed, one_of, progre
 from .deap import ABSENT, BASELINE_S, CHANNELS, EEG, RATE, RATINGS, TARGETS, binarise
 from .recordings import MARKER, Prepared
 from .rendered_faces import FaceModel
-from .twins import twin_root
+from .twins import settings_of, twin_root
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-005
 VERSION = 1
@@ -302,11 +302,12 @@ def simulated_deap_root(settings=None, base=None):
 # %% ../../nbs/17_simulate_deap.ipynb #cell-048
 def oracle_of(root, trials, modalities=PARTS) -> dict:
     "Target → (n,) the best possible decisions on these trials ('s01_e05') of the twin at `root`."
-    said = json.loads((Path(root)/MARKER).read_text())['settings']
-    twin = DeapTwin(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+    twin = check_twin(settings_of(root, DeapTwin))
     truth = truth_table(twin)
     names = [f'{s}_e{e:02d}' for s, e in zip(truth.subject, truth.experiment_id)]
     best = oracle(twin, truth, modalities).set_axis(names)
+    if strange := set(trials) - set(names):
+        raise DataError(f'{root}: {min(strange)} is not a trial of this simulated set; delete the folder, it is written again')
     return {t: best[t].loc[trials].to_numpy(np.int64) for t in best}
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-039

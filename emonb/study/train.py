@@ -10,7 +10,7 @@ __all__ = ['CHANNEL', 'CALIBRATIONS', 'INNER', 'MANY', 'Recipe', 'asdict_shallow
            'run_folds']
 
 # %% ../../nbs/52_train.ipynb #cell-002
-import hashlib, multiprocessing, os, tempfile, threading, time
+import hashlib, multiprocessing, os, threading, time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..code_key import code_key
-from ..core import EmonbError, fingerprint, fold_seed, one_of, progress, seed_everything
+from ..core import EmonbError, fingerprint, fold_seed, one_of, progress, seed_everything, temporary_folder
 from ..data.recordings import Prepared, PreparedWriter, batch, digests, load
 from .splits import Split, make_splits
 
@@ -396,8 +396,8 @@ def _results(data, todo, recipe, workers, executor, code, fits):
     if workers < 2 and executor is None:
         yield ((k, s, seed, fits[k](data, s, recipe, seed)) for k, s, seed in todo)
         return
-    with tempfile.TemporaryDirectory(prefix='emonb-') as tmp:
-        folder = str(_on_disk(data, recipe.inputs, Path(tmp)/'set'))
+    with temporary_folder() as tmp:
+        folder = str(_on_disk(data, recipe.inputs, tmp/'set'))
         pool = executor or ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=end_with_parent)
         try: yield _as_they_come(pool, folder, todo, recipe, code, fits)
         finally:
