@@ -41,45 +41,62 @@ def plan_strides(length:int,            # samples in a window
                  tokens:int=8           # at least so many are left
                 ) -> tuple:             # (pool, stem, block 1, block 2, block 3)
     "The strides that keep most tokens while a unit sees enough. EmonbError if no strides do."
-    if length < 2*tokens or rate <= 0: raise EmonbError(f'a window of {length} samples at {rate:g} Hz is too short for {tokens} tokens; give PSNet a longer window') from None
+    if length < 2*tokens or rate <= 0:
+        raise EmonbError(f'a window of {length} samples at {rate:g} Hz is too short for {tokens} tokens; '
+                         'give PSNet a longer window')
     def enough(strides):
         view = field_of_view(strides, stem_kernel, kernel)
-        return view['separable'] >= 1.3*min(seconds*rate, length) and view['end'] >= share*length and tokens_left(strides, length) >= tokens
+        return (view['separable'] >= 1.3*min(seconds*rate, length) and view['end'] >= share*length
+                and tokens_left(strides, length) >= tokens)
     first = math.ceil(length / 1024)
     for pool in (m*first for m in (1, 2, 3, 4, 6, 8)):
         plans = [(pool, *s) for s in itertools.product((1, 2, 3, 4), repeat=4)]
-        if plans := [p for p in plans if enough(p)]: return min(plans, key=lambda p: (math.prod(p), tuple(-s for s in p)))
-    raise EmonbError(f'no strides let a unit see {seconds:g} s and {share:.0%} of a window of {length} samples at {rate:g} Hz; give strides=(pool, stem, 1st, 2nd, 3rd block)') from None
+        if plans := [p for p in plans if enough(p)]:
+            return min(plans, key=lambda p: (math.prod(p), tuple(-s for s in p)))
+    raise EmonbError(f'no strides let a unit see {seconds:g} s and {share:.0%} of a window of {length} samples '
+                     f'at {rate:g} Hz; give strides=(pool, stem, 1st, 2nd, 3rd block)')
 
 # %% ../../nbs/32_psnet.ipynb #cell-011
 class InceptionBlock(nn.Module):
-    "Parallel kernels and a pooling branch, grouped: `(B, groups·in_chans, L)` → `(B, groups·out_chans, ⌈L/stride⌉)`. Paper 1, depthwise inception block."
+    """Parallel kernels and a pooling branch, grouped: `(B, groups·in_chans, L)` → `(B, groups·out_chans, ⌈L/stride⌉)`.
+
+    EmonbError for an even kernel or too few channels. Paper 1, depthwise inception block."""
     def __init__(self, in_chans, out_chans, groups=1, stride=1, kernels=(3, 5, 7, 9)):
         super().__init__()
-        if any(k % 2 == 0 for k in kernels): raise EmonbError(f'kernels={tuple(kernels)}: a kernel needs a middle; give odd lengths') from None
+        if any(k % 2 == 0 for k in kernels):
+            raise EmonbError(f'kernels={tuple(kernels)}: a kernel needs a middle; give odd lengths')
         n = len(kernels) + 1
-        if out_chans < n: raise EmonbError(f'a block of {n} branches needs at least {n} channels a signal, got {out_chans}') from None
+        if out_chans < n:
+            raise EmonbError(f'a block of {n} branches needs at least {n} channels a signal, got {out_chans}')
         widths = [out_chans//n + (i < out_chans % n) for i in range(n)]
         self.groups, self.stride, self.pooled, self.kernel = groups, stride, widths[0], max(kernels)
-        self.branches = nn.ModuleList(nn.Conv1d(groups*in_chans, groups*w, k, stride, k//2, groups=groups) for w, k in zip(widths, (1, *kernels)))
+        self.branches = nn.ModuleList(nn.Conv1d(groups*in_chans, groups*w, k, stride, k//2, groups=groups)
+                                      for w, k in zip(widths, (1, *kernels)))
         self.norm = nn.GroupNorm(groups, groups*out_chans)
 
     def one_kernel(self):
         "All branches' weights in one kernel, ordered by signal, and their biases."
-        parts = [F.pad(b.weight, ((self.kernel - b.kernel_size[0])//2,)*2).unflatten(0, (self.groups, -1)) for b in self.branches]
-        return torch.cat(parts, 1).flatten(0, 1), torch.cat([b.bias.view(self.groups, -1) for b in self.branches], 1).flatten()
+        def by_signal(branch):
+            around = (self.kernel - branch.kernel_size[0])//2
+            return F.pad(branch.weight, (around, around)).unflatten(0, (self.groups, -1))
+        weights = torch.cat([by_signal(b) for b in self.branches], 1)
+        biases = torch.cat([b.bias.view(self.groups, -1) for b in self.branches], 1)
+        return weights.flatten(0, 1), biases.flatten()
 
     def forward(self, x):
-        y = F.conv1d(x, *self.one_kernel(), self.stride, self.kernel//2, groups=self.groups).unflatten(1, (self.groups, -1))
+        weights, biases = self.one_kernel()
+        y = F.conv1d(x, weights, biases, self.stride, self.kernel//2, groups=self.groups)
+        y = y.unflatten(1, (self.groups, -1))
         pooled = F.max_pool1d(y[:, :, :self.pooled].flatten(1, 2), 3, 1, 1).unflatten(1, (self.groups, -1))
         return F.relu(self.norm(torch.cat([pooled, y[:, :, self.pooled:]], 2).flatten(1, 2)))
 
 # %% ../../nbs/32_psnet.ipynb #cell-015
 class PSNet(nn.Module):
-    """Physiological signals `(B, in_chans, length)` → logits `(B, num_classes)`, or features `(B, dim)` if `num_classes=0`.
+    """Signals `(B, in_chans, length)` → logits `(B, num_classes)`, or features `(B, dim)` if `num_classes=0`.
 
-    Average over `pool` samples → stem (kernel 7) and two inception blocks grouped by signal → 1×1 mix → two ungrouped blocks
-    → tokens `(B, P, dim)`, P ≥ 8 → mean → linear. EmonbError for another shape of input. Paper 1, "1D separable and mixable depthwise inception network"."""
+    Average over `pool` samples → stem (kernel 7) and two inception blocks grouped by signal → 1×1 mix → two ungrouped
+    blocks → tokens `(B, P, dim)`, P ≥ 8 → mean → linear. EmonbError for another shape of input. Paper 1, "1D separable
+    and mixable depthwise inception network"."""
     def __init__(self, *,
                  num_classes:int=0,          # 0: features
                  in_chans:int=3,             # signals
@@ -90,7 +107,7 @@ class PSNet(nn.Module):
                  hidden:int=64,              # channels after the mix
                  kernels:tuple=(3, 5, 7, 9),
                  stem_kernel:int=7,
-                 strides:tuple|None=None,    # (pool, stem, block 1, block 2, block 3); None: planned from rate and length
+                 strides:tuple|None=None,    # (pool, stem, block 1, 2, 3); None: planned from rate and length
                  separable:bool=True,        # False: signals are mixed from the stem on
                  mixable:bool=True,          # False: signals meet in one linear map at the end
                  drop_rate:float=0.):
@@ -115,8 +132,10 @@ class PSNet(nn.Module):
     def forward_separable(self, x):
         "Each signal for itself: `(B, in_chans, length)` → `(B, in_chans·width, L')`, a signal's channels together."
         if x.ndim != 3 or x.shape[1:] != (self.in_chans, self.length):
-            raise EmonbError(f'this PSNet takes (B, {self.in_chans} signals, {self.length} samples), got {tuple(x.shape)}; make it with the in_chans, rate and length of your windows') from None
-        return self.separable(x[..., :self.length//self.pool*self.pool].unflatten(-1, (-1, self.pool)).mean(-1))
+            raise EmonbError(f'this PSNet takes (B, {self.in_chans} signals, {self.length} samples), '
+                             f'got {tuple(x.shape)}; make it with the in_chans, rate and length of your windows')
+        whole = x[..., :self.length//self.pool*self.pool]
+        return self.separable(whole.unflatten(-1, (-1, self.pool)).mean(-1))
 
     def forward_features(self, x):
         "`(B, in_chans, length)` → tokens `(B, P, dim)`."
@@ -131,20 +150,26 @@ class PSNet(nn.Module):
 # %% ../../nbs/32_psnet.ipynb #cell-021
 @torch.no_grad()
 def _open_paths(net):
-    "A copy of PSNet without norms, with absolute weights and no biases: every path through its convolutions is open for positive input."
+    "A copy of PSNet without norms, absolute weights, no biases: every path is open for positive input."
     net = copy.deepcopy(net).eval()
     for m in net.modules():
         for name, child in m.named_children():
             if isinstance(child, nn.GroupNorm): setattr(m, name, nn.Identity())
-        if isinstance(m, nn.Conv1d): m.weight.abs_(); m.bias.zero_()
+        if isinstance(m, nn.Conv1d):
+            m.weight.abs_()
+            m.bias.zero_()
     return net
 
-def receptive_field(net:PSNet, upto:str='end', tries:int=4) -> int:
-    "Samples between the first and the last that move the middle unit before the mix ('separable') or at the 'end', measured by gradient with the norms taken out."
+def receptive_field(net:PSNet,
+                    upto:str='end',    # 'separable': before the mix
+                    tries:int=4        # random inputs
+                   ) -> int:
+    "Samples between the first and the last that move the middle unit, by gradient with the norms taken out."
     net = _open_paths(net)
     seen = torch.zeros(net.length, dtype=torch.bool)
     for seed in range(tries):
-        x = torch.rand(1, net.in_chans, net.length, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+        g = torch.Generator().manual_seed(seed)
+        x = torch.rand(1, net.in_chans, net.length, generator=g).requires_grad_()
         out = net.forward_separable(x) if upto == 'separable' else net.forward_features(x).transpose(1, 2)
         seen |= torch.autograd.grad(out[0, :, out.shape[-1]//2].sum(), x)[0].abs().sum((0, 1)) > 0
     where = seen.nonzero()
