@@ -64,7 +64,9 @@ NORMS = dict(group=nn.GroupNorm,                                     # of each w
              none=lambda groups, chans: nn.Identity())
 
 class InceptionBlock(nn.Module):
-    "Parallel kernels and a pooling branch, grouped: `(B, groups·in_chans, L)` → `(B, groups·out_chans, ⌈L/stride⌉)`. Paper 1, depthwise inception block."
+    """Parallel kernels and a pooling branch, grouped: `(B, groups·in_chans, L)` → `(B, groups·out_chans, ⌈L/stride⌉)`.
+
+    EmonbError for an even kernel or too few channels. Paper 1, depthwise inception block."""
     def __init__(self, in_chans, out_chans, groups=1, stride=1, kernels=(3, 5, 7, 9), norm='group'):
         super().__init__()
         if any(k % 2 == 0 for k in kernels):
@@ -74,22 +76,29 @@ class InceptionBlock(nn.Module):
             raise EmonbError(f'a block of {n} branches needs at least {n} channels a signal, got {out_chans}')
         widths = [out_chans//n + (i < out_chans % n) for i in range(n)]
         self.groups, self.stride, self.pooled, self.kernel = groups, stride, widths[0], max(kernels)
-        self.branches = nn.ModuleList(nn.Conv1d(groups*in_chans, groups*w, k, stride, k//2, groups=groups) for w, k in zip(widths, (1, *kernels)))
+        self.branches = nn.ModuleList(nn.Conv1d(groups*in_chans, groups*w, k, stride, k//2, groups=groups)
+                                      for w, k in zip(widths, (1, *kernels)))
         self.norm = NORMS[norm](groups, groups*out_chans)
 
     def one_kernel(self):
         "All branches' weights in one kernel, ordered by signal, and their biases."
-        parts = [F.pad(b.weight, ((self.kernel - b.kernel_size[0])//2,)*2).unflatten(0, (self.groups, -1)) for b in self.branches]
-        return torch.cat(parts, 1).flatten(0, 1), torch.cat([b.bias.view(self.groups, -1) for b in self.branches], 1).flatten()
+        def by_signal(branch):
+            around = (self.kernel - branch.kernel_size[0])//2
+            return F.pad(branch.weight, (around, around)).unflatten(0, (self.groups, -1))
+        weights = torch.cat([by_signal(b) for b in self.branches], 1)
+        biases = torch.cat([b.bias.view(self.groups, -1) for b in self.branches], 1)
+        return weights.flatten(0, 1), biases.flatten()
 
     def forward(self, x):
-        y = F.conv1d(x, *self.one_kernel(), self.stride, self.kernel//2, groups=self.groups).unflatten(1, (self.groups, -1))
+        weights, biases = self.one_kernel()
+        y = F.conv1d(x, weights, biases, self.stride, self.kernel//2, groups=self.groups)
+        y = y.unflatten(1, (self.groups, -1))
         pooled = F.max_pool1d(y[:, :, :self.pooled].flatten(1, 2), 3, 1, 1).unflatten(1, (self.groups, -1))
         return F.relu(self.norm(torch.cat([pooled, y[:, :, self.pooled:]], 2).flatten(1, 2)))
 
 # %% ../../nbs/32_psnet.ipynb #cell-015
 class PSNet(nn.Module):
-    """Physiological signals `(B, in_chans, length)` → logits `(B, num_classes)`, or features `(B, dim)` if `num_classes=0`.
+    """Signals `(B, in_chans, length)` → logits `(B, num_classes)`, or features `(B, dim)` if `num_classes=0`.
 
     Average over `pool` samples → stem (kernel 7) and two inception blocks grouped by signal → 1×1 mix → two ungrouped
     blocks → tokens `(B, P, dim)`, P ≥ 8 → mean → linear. EmonbError for another shape of input. Paper 1, "1D separable
@@ -176,20 +185,26 @@ class PSNet(nn.Module):
 # %% ../../nbs/32_psnet.ipynb #cell-021
 @torch.no_grad()
 def _open_paths(net):
-    "A copy of PSNet without norms, with absolute weights and no biases: every path through its convolutions is open for positive input."
+    "A copy of PSNet without norms, absolute weights, no biases: every path is open for positive input."
     net = copy.deepcopy(net).eval()
     for m in net.modules():
         for name, child in m.named_children():
             if isinstance(child, (nn.GroupNorm, nn.BatchNorm1d)): setattr(m, name, nn.Identity())
-        if isinstance(m, nn.Conv1d): m.weight.abs_(); m.bias.zero_()
+        if isinstance(m, nn.Conv1d):
+            m.weight.abs_()
+            m.bias.zero_()
     return net
 
-def receptive_field(net:PSNet, upto:str='end', tries:int=4) -> int:
-    "Samples between the first and the last that move the middle unit before the mix ('separable') or at the 'end', measured by gradient with the norms taken out."
+def receptive_field(net:PSNet,
+                    upto:str='end',    # 'separable': before the mix
+                    tries:int=4        # random inputs
+                   ) -> int:
+    "Samples between the first and the last that move the middle unit, by gradient with the norms taken out."
     net = _open_paths(net)
     seen = torch.zeros(net.length, dtype=torch.bool)
     for seed in range(tries):
-        x = torch.rand(1, net.in_chans, net.length, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+        g = torch.Generator().manual_seed(seed)
+        x = torch.rand(1, net.in_chans, net.length, generator=g).requires_grad_()
         out = net.forward_separable(x) if upto == 'separable' else net.forward_features(x).transpose(1, 2)
         seen |= torch.autograd.grad(out[0, :, out.shape[-1]//2].sum(), x)[0].abs().sum((0, 1)) > 0
     where = seen.nonzero()
