@@ -6,15 +6,17 @@ import nbformat, numpy as np, pandas as pd, pytest
 
 from conftest import NBS
 from emonb.core import EmonbError
-from emonb.data.simulate_deap import DeapTwin, write_deap
-from emonb.experiments.deap import DEAP, FLOORS
+from emonb.data.simulate_deap import DeapTwin, deap_set, write_deap
+from emonb.experiments.deap import DEAP, FLOORS, systems
 from emonb.study import experiment
-from emonb.study.experiment import REPLICA
+from emonb.study.experiment import REPLICA, check_parameters, settled
+from emonb.study.metrics import kept_null, null_band
 from test_notebooks import papermill
 
 METRICS = ('ACC', 'UF1', 'UAR')
 run = partial(experiment.run, DEAP)
 SMALL = dict(epochs=2, folds=2, preset='demo', workers=1)
+MADE = deap_set(subjects=2, trials=2, windows=1)
 
 
 @pytest.fixture(scope='module')
@@ -59,7 +61,7 @@ def test_whole_command_then_again_without_training(twin, apart):
     assert status == 0, said[-4000:]
     s = strict_json(apart/'out'/'summary.json')
     assert s['provenance'] == 'simulated' and s['classes'] == ['low', 'high'] and s['parameters']['replica'] is True
-    assert set(s['protocols']) == {'windows', 'trials', 'subjects'}
+    assert set(s['protocols']) == {'windows', 'trials', 'subjects', 'stimulus_x_subject'}
     for protocol, targets in s['protocols'].items():
         assert set(targets) == {'valence', 'arousal'}
         for b in targets.values():
@@ -111,6 +113,74 @@ def test_every_choice_runs(modalities, target, rule, baseline, twin, apart):
     names = r.data.info['feature_names']
     assert len(names) == dict(eeg=128, peripheral=24, face=152)[modalities.split(',')[0]]
     assert (len(r.data.meta.trial.unique()) == 17) == ('face' in modalities)
+
+
+def test_all_systems_of_a_table_are_weighted_and_decide_alike(twin, apart):
+    given = dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects', epochs=1)
+    even, usual = (run(dict(given, alike=v, out=f'out{v}')).blocks[0] for v in (True, False))
+    name = 'body statistics + linear SVM'
+    found = [b.predictions[b.predictions.model == name].sort_values('row') for b in (even, usual)]
+    assert np.array_equal(found[0].yhat, found[1].yhat), 'what a window is called is the same'
+    assert set(found[1].p1) == {0., 1.} and found[0].p1.between(.01, .99).mean() > .9
+    by_score = found[0].groupby('trial').p1.mean() > .5
+    assert np.array_equal(next(e for e in even.trials if e.name == name).yhat[0], by_score)
+    for v in (True, False):
+        q = settled(DEAP, check_parameters(DEAP, dict(given, alike=v, model='deep_fusion,eeg_transformer')), 'simulated')
+        made = systems(q.but(**{**DEAP.settle(q), 'modalities': ('bio',)}, device='cpu'), MADE)
+        assert {s.recipe.class_weights for s in made.values() if s.kind == 'model'} == {v} and len(made) == 3
+
+
+def test_what_uses_the_tested_person_is_called_transductive(twin, apart):
+    given = dict(SMALL, root=str(twin), modalities='peripheral,face', target='valence', protocol='subjects', epochs=1, alone=True)
+    table = run(dict(given, scale='subject', center_faces=True, out='out')).table('valence')
+    said = dict(zip(table.method.str.partition(' [')[0], table.method))
+    assert all('z within each subject' in v for k, v in said.items() if k in set(said) - set(FLOORS.values()) and 'oracle' not in k)
+    assert {k for k, v in said.items() if 'face centred' in v} == {'deep fusion (peripheral + face)', 'face alone'}
+    for wrong in (dict(face_cnn='trained'), dict(modalities='eeg')):
+        with pytest.raises(EmonbError, match='center_faces'): run(dict(given, center_faces=True, out='other', **wrong))
+
+
+def test_permuted_labels_are_trained_on_and_told(twin, apart, monkeypatch):
+    looks = []
+    monkeypatch.setattr(experiment, 'look', looks.append)
+    given = dict(SMALL, root=str(twin), modalities='peripheral', target='valence', epochs=1)
+    true, none = (run(dict(given, permute=v, out=f'out{v}')) for v in (False, True))
+    assert len(looks) == 1 and true.data.meta.equals(none.data.meta)
+    for a, b in zip(true.blocks, none.blocks):
+        high = [pd.Series(v.block.y).groupby(v_meta) for v, v_meta in ((a, true.data.meta.trial), (b, none.data.meta.trial))]
+        assert (high[1].nunique() == 1).all(), 'a trial keeps one label'
+        assert not np.array_equal(a.block.labels[0], b.block.labels[0])
+        assert {e.kind for e in a.entries} - {e.kind for e in b.entries} == {'oracle'}
+        of = lambda j: pd.Series(j.block.labels[0]).groupby(true.data.meta.subject.to_numpy()).sum()
+        assert of(a).equals(of(b)), 'each person has as many of each'
+    assert len({tuple(b.block.labels[0]) for b in none.blocks}) == 1, 'one draw for all protocols'
+    table = none.table('valence')
+    assert 'PERMUTED LABELS' in table.attrs['title'] and set(table.labels) == {'PERMUTED'} and 'labels' not in true.table('valence')
+    assert 'PERMUTED LABELS' in strict_json(apart/'outTrue'/'summary.json')['title']
+    with pytest.raises(EmonbError, match='permute'): run(dict(given, permute=True, confirm=True, out='other'))
+
+
+def test_every_row_has_its_null(twin, apart):
+    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='trials,subjects', epochs=1, out='out'))
+    for what in ('window', 'trial'):
+        column = r.table('valence', what)['UAR, labels permuted']
+        ends = np.array([[float(v) for v in cell.split(' to ')] for cell in column])
+        assert ((0 <= ends) & (ends <= 1)).all() and (ends[:, 0] <= ends[:, 1]).all() and (np.diff(ends) > 0).any()
+    for b in r.blocks:
+        best = next(e for e in b.entries if e.kind == 'oracle')
+        null = kept_null(b.y, best.yhat, r.data.meta.trial.iloc[b.block.rows], r.data.meta.subject.iloc[b.block.rows], 2)
+        assert np.allclose([best.scores['UAR'][k] for k in ('null_low', 'null_high')], null_band(null, .95))
+
+
+def test_new_people_on_new_videos(twin, apart):
+    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='stimulus_x_subject', epochs=1, out='out'))
+    meta = r.data.meta
+    for v in r.main.block.splits:
+        a, b = (meta.iloc[rows] for rows in (v.train, v.test))
+        assert not set(a.subject) & set(b.subject) and not set(a.stimulus) & set(b.stimulus)
+    folds, lost = r.main.block.splits, r.main.block.notes
+    assert len(folds) == 4 - (int(lost[0].split()[0]) if lost else 0) > 1
+    assert np.array_equal(np.sort(np.concatenate([v.test for v in folds])), r.main.block.rows)
 
 
 def test_one_process_or_two_give_the_same(twin, apart):

@@ -84,13 +84,20 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     latent_product='modality_product',
     features='baselines',
     differential_entropy='baselines',
+    entropy_linear='baselines',
+    entropy_face_linear='baselines',
     annotation='baselines',
     ststnet='flow_nets',
     off_apexnet='flow_nets',
     flow_tokens='flow_nets',
     eeg_transformer='eeg_transformer',
+    eeg_power='eeg_power',
     face_net='face_net',
     deep_fusion='deep_fusion',
+    deep_fusion_literal='deep_fusion',
+    deep_fusion_power='deep_fusion',
+    face_kept='deep_fusion',
+    deep_product='deep_product',
 )
 _systems = {}
 

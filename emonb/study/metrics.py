@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METRICS', 'MEASURES', 'confusion', 'scores', 'bootstrap', 'scores_over_seeds', 'paired', 'worded', 'verdict',
            'permutation_null', 'null_p', 'null_band', 'floors', 'floors_by_labels', 'per_subject', 'trial_decisions',
-           'trial_yhat', 'trial_rows', 'paper_figure', 'agreement', 'difference', 'agreements']
+           'trial_yhat', 'trial_rows', 'kept_null', 'paper_figure', 'agreement', 'difference', 'agreements']
 
 # %% ../../nbs/51_metrics.ipynb #cell-002
 import numpy as np
@@ -235,8 +235,9 @@ def _from_clock(start_s, y, split, seed, trees):
 def floors(meta, y, splits, num_classes:int, seed:int=0,
            columns=('stimulus', 'order', 'length_s', 'start_s'),   # what the metadata floor may use, where it varies
            draws:int=100,          # of the stratified floor
-           trees:int=50            # of the clock's forest
-          ) -> dict:               # 'majority', 'metadata', 'stimulus', 'clock' → (N,) predictions or None; 'stratified' → (draws, N)
+           trees:int=50,           # of the clock's forest
+          order:bool=False        # also what the place in the session alone knows
+          ) -> dict:               # 'majority', 'metadata', 'stimulus', 'clock', 'order' → (N,) or None; 'stratified' → (draws, N)
     "Predictions of the floors under `splits`; -1 in rows that no split tests."
     y = _checked(y, y, num_classes)[0]
     table = pd.DataFrame({c: meta[c].astype(str).to_numpy() if c in ('stimulus', 'trial', 'subject') else meta[c].to_numpy()
@@ -245,7 +246,7 @@ def floors(meta, y, splits, num_classes:int, seed:int=0,
     subject = meta['subject'].astype(str).to_numpy() if 'subject' in meta else None
     readings = [table] + [c for c in [_categories(table)] if not c.equals(table)]
     out = {k: np.full(len(y), -1, np.int64) for k in ('majority', 'stimulus', 'clock')}
-    metadata = [np.full(len(y), -1, np.int64) for _ in readings]
+    metadata, places = ([np.full(len(y), -1, np.int64) for _ in readings] for _ in range(2))
     out['stratified'] = np.full((draws, len(y)), -1, np.int64)
     for s in splits:
         count = np.bincount(y[s.train], minlength=num_classes)
@@ -253,12 +254,16 @@ def floors(meta, y, splits, num_classes:int, seed:int=0,
         out['stratified'][:, s.test] = np.random.default_rng(fold_seed(seed, 'stratified', s.name)).choice(num_classes, (draws, len(s.test)), p=count/count.sum())
         shared = subject is not None and len(np.intersect1d(subject[s.train], subject[s.test])) and len(np.unique(subject[s.train])) > 1
         if 'stimulus' in table: out['stimulus'][s.test] = _from_columns(table[['stimulus']], y, s)
+        for reading, place in zip(readings, places) if order and 'order' in table else ():
+            place[s.test] = _from_columns(reading[['order']], y, s)
         for reading, found in zip(readings, metadata):
             known = reading.assign(subject=subject) if shared else reading
             if list(known) == ['stimulus']: found[s.test] = out['stimulus'][s.test]
             elif known.shape[1]: found[s.test] = _from_columns(known, y, s)
         if 'start_s' in table: out['clock'][s.test] = _from_clock(table['start_s'].to_numpy(float), y, s, seed, trees)
-    out['metadata'] = max(metadata, key=lambda yhat: _tested_uar(y, yhat, num_classes))
+    def higher(found): return max(found, key=lambda yhat: _tested_uar(y, yhat, num_classes))
+    out['metadata'] = higher(metadata)
+    if order: out['order'] = higher(places)
     return {k: v if (v >= 0).any() else None for k, v in out.items()}
 
 # %% ../../nbs/51_metrics.ipynb #cell-064
@@ -316,6 +321,20 @@ def trial_rows(meta:pd.DataFrame, y:np.ndarray) -> pd.DataFrame:
     "One row a trial in sorted order: trial, subject, y."
     t = meta[['trial', 'subject']].assign(y=y).groupby('trial', sort=True)
     return pd.DataFrame(dict(subject=t.subject.first(), y=(t.y.mean() >= .5).astype(int))).reset_index()
+
+# %% ../../nbs/51_metrics.ipynb #cell-070
+def kept_null(y, yhat,           # (N,) labels; predictions that are kept, (N,) or (S, N)
+              trial, subject,    # (N,) whose labels move together, and within whom
+              num_classes:int, n:int=500, seed:int=0) -> np.ndarray:    # (n,)
+    "UAR of the same predictions against labels of trials that were permuted within each person."
+    y, yhat = _checked(y, yhat, num_classes)
+    rng, rows = np.random.default_rng(seed), trial_rows(pd.DataFrame(dict(trial=trial, subject=subject)), y)
+    of, T = np.searchsorted(rows.trial.to_numpy(str), np.asarray(trial).astype(str)), len(rows)
+    called = np.stack([np.bincount(of*num_classes + p, minlength=T*num_classes).reshape(T, -1) for p in yhat])
+    label = np.tile(rows.y.to_numpy(), (n, 1))
+    for at in rows.groupby('subject').indices.values(): label[:, at] = rng.permuted(label[:, at], axis=1)
+    cm = np.einsum('ntk,stc->snkc', np.eye(num_classes)[label], called)
+    return _figures(cm)['UAR'].mean(0)
 
 # %% ../../nbs/51_metrics.ipynb #cell-053
 def paper_figure(predictions) -> dict:    # {'ACC', 'targets': {target: ACC}, 'subjects': {target: {subject: ACC}}}

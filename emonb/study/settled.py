@@ -47,7 +47,7 @@ def plain(value):
 
 # %% ../../nbs/57_settled.ipynb #cell-076
 FREE = ('dataset', 'root', 'source', 'out', 'strict', 'workers', 'device', 'model', 'protocol', 'confirm', 'keep',
-        'options', 'alone')
+        'options', 'alone', 'permute')
 
 def settings_of(e) -> dict:
     "The settings of a declaration: its parameters' defaults and the numbers of its full preset."
