@@ -124,7 +124,8 @@ def test_a_norm_on_the_guide_and_a_head_for_each_modality(opened):
         assert list(net.modality_heads) == ['color', 'depth', 'physio']
         alone = [s.recipe.make() for title, s in systems(p, data).items() if title.endswith(' alone')]
         assert len(alone) == 3 and not any(net.modality_heads for net in alone)
-    p, data = opened(model='latent_emotion_literal,latent_guided', backbone='resnet10t', guide_norm='on', calibrate='inner')
+    both = 'latent_emotion_literal,latent_guided'
+    p, data = opened(model=both, backbone='resnet10t', guide_norm='on', calibrate='inner')
     letter, ours = (s.recipe for s in list(systems(p, data).values())[:2])
     assert type(letter.make().join_physio.norm_guide) is nn.LayerNorm and not hasattr(letter, 'calibrate')
     assert type(ours.make().join_physio.norm_guide) is nn.LayerNorm and ours.calibrate == 'inner'
@@ -163,8 +164,9 @@ def uneven(n=240, seed=0):
     x = (q.standard_normal((n, 2, 4)) + .5*y[:, None, None]).astype('float32')
     meta = pd.DataFrame(dict(subject=[f's{i % 10}' for i in range(n)], trial=[f't{i}' for i in range(n)], stimulus='a',
                              order=range(n), start_s=0., length_s=1., label=y))
-    return Prepared(dict(physio=x), meta, ['a', 'b'], 'simulated'), Split('loso', 'f', np.flatnonzero(np.arange(n) % 10 < 8),
-                                                                          np.flatnonzero(np.arange(n) % 10 >= 8))
+    trained = np.arange(n) % 10 < 8
+    split = Split('loso', 'f', np.flatnonzero(trained), np.flatnonzero(~trained))
+    return Prepared(dict(physio=x), meta, ['a', 'b'], 'simulated'), split
 
 def with_rows(data, rows, value, label):
     "The set with other values and labels in these rows."
@@ -193,7 +195,8 @@ def test_calibration_never_sees_the_test_part(how):
 def test_what_was_never_calibrated_keeps_its_key():
     data, split = uneven()
     recipe = Recipe(Two, epochs=2)
-    assert calibrated(recipe, 'none') is recipe and fit_of(recipe) is fit_fold and 'calibrate' not in known_by(data, recipe)['recipe']
+    assert calibrated(recipe, 'none') is recipe and fit_of(recipe) is fit_fold
+    assert 'calibrate' not in known_by(data, recipe)['recipe']
     keys = {fold_key(data, split, calibrated(recipe, how), 0) for how in ('none', 'prior', 'inner')}
     assert len(keys) == 3 and fold_key(data, split, recipe, 0) in keys
 
@@ -243,11 +246,14 @@ def test_the_detector_that_was_asked_for_looks(opened, tmp_path):
     (dict(model='latent_emotion', mirror=False), 'needs model=latent_product'), (dict(model='features', drop_rate=.1), 'needs a network'),
     (dict(model='features', lr=.1), 'needs a network'), (dict(backbone_lr=.1), 'finetune=True'),
     (dict(model='features', separable=False), 'network on physiology'), (dict(modalities='color', mixable=False), 'on physiology'),
-    (dict(apex='spotted', frame_weighting='apex'), 'part=A'), (dict(modality_heads=True), 'latent_emotion or latent_guided'),
+    (dict(apex='spotted', frame_weighting='apex'), 'part=A'),
+    (dict(modality_heads=True), 'latent_emotion or latent_guided'),
     (dict(model='latent_guided', guide_norm='off'), 'whose guide is normed'),
-    (dict(model='latent_guided', modalities='color', guide_norm='on'), 'two modalities'), (dict(guide_norm='on'), 'not normed'),
+    (dict(model='latent_guided', modalities='color', guide_norm='on'), 'two modalities'),
+    (dict(guide_norm='on'), 'not normed'),
     (dict(model='latent_guided', modalities='color', modality_heads=True), 'two modalities'),
-    (dict(model='features', calibrate='inner'), 'needs a network'), (dict(model='psnet_literal', calibrate='prior'), 'a network'),
+    (dict(model='features', calibrate='inner'), 'needs a network'),
+    (dict(model='psnet_literal', calibrate='prior'), 'a network'),
     (dict(model='psnet', alone=True), 'two modalities'), (dict(drop_rate=1.), 'below 1'), (dict(detector='har'), 'haar')])
 def test_an_option_without_a_use_stops_the_run(given, word, opened):
     with pytest.raises(EmonbError, match=word) as e: opened(load=False, **given)

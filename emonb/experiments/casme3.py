@@ -20,8 +20,8 @@ from ..core import EmonbError, Parameters, fingerprint, listed, one_of
 from ..data.casme3 import CasMe3, annotations
 from ..data.recordings import Prepared, kept_beside, write_array
 from ..data.simulate import Casme3Twin, oracle, simulated_root
-from .own_set import (COMMON, EFFECT, TITLES, check_asked, in_sentences, named_system, read_by, systems_of,
-                                       training)
+from .own_set import (COMMON, EFFECT, TITLES, check_asked, in_sentences, named_system, read_by,
+                                       systems_of, training)
 from ..models.backbones import color_chans, extract_tokens, token_key
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.guided_attention import readings as READINGS
@@ -41,27 +41,31 @@ OPTIONS = dict(   # name → (default, accepted values or None, help); what each
     baseline=(AUTO, (AUTO, 'on', 'off'), 'physiology: the second before the onset subtracted from the windows (on), '
                                          'from nothing (off), or from the courses of chapter 20 alone (auto)'),
     detector=('haar', None, 'of faces: haar, yunet, or a file of its weights'),
-    apex=(AUTO, (AUTO, 'spotted', 'annotated', 'centre'), 'by chapter 24, by the sheet of Part A (spotted where it has '
-                                                          "none), or the centre; auto: by Part A's sheet, else spotted"),
+    apex=(AUTO, (AUTO, 'spotted', 'annotated', 'centre'),
+          'by chapter 24, by the sheet of Part A (spotted where it has none), or the centre; auto: annotated on Part A, '
+          'spotted on Part C'),
     color_mode=(AUTO, (AUTO, *color_chans, 'flow'), 'latent_emotion: the frame, its change since the onset, both, or pictures of what '
                                                     'moved (chapter 23b); auto: the '
                                             'frame for ImageNet weights, the change for random ones'),
     reading=(READINGS[0], READINGS, 'of guided attention, see chapter 33'),
-    guide_norm=(AUTO, (AUTO, 'on', 'off'), 'a norm on the guide of latent_emotion or latent_guided; off: the guide keeps '
-                                           'its size; auto: on in the first, as the paper has it, off in the second'),
-    modality_heads=(False, (False, True), 'latent_emotion, latent_guided: each modality has a head and a loss of its own '
-                                          'beside the joint one, and the logits are added'),
+    guide_norm=(AUTO, (AUTO, 'on', 'off'),
+                'a norm on the guide of latent_emotion or latent_guided; off: the guide keeps its size; auto: on in the '
+                'first, off in the second'),
+    modality_heads=(False, (False, True),
+                    'latent_emotion, latent_guided: each modality has a head and a loss of its own beside the joint one, '
+                    'and the logits are added'),
     mirror=(True, (False, True), 'latent_product: the mean of a clip and its mirror image'),
     separable=(True, (False, True), 'physiological network: each signal by itself at first, see chapter 32'),
     mixable=(True, (False, True), 'physiological network: all signals together at last'),
     drop_rate=(0., None, 'dropout of the networks that have it'),
     lr=(0., None, "learning rate of the networks; 0: the preset's or the system's own"),
     backbone_lr=(0., None, 'of the backbone where finetune=True; 0: lr'),
-    calibrate=(CALIBRATIONS[0], CALIBRATIONS, "probabilities of networks: as trained under class weights, with the training "
-                                              "part's frequencies put back, or calibrated on inner folds of people"),
+    calibrate=(CALIBRATIONS[0], CALIBRATIONS,
+               "probabilities of networks: as trained under class weights (none), with the training part's frequencies "
+               'put back (prior), or calibrated on inner folds of people (inner)'),
     alone=(False, (False, True), 'each modality of a system by itself, as further rows'))
 
-_PASSED = ('color_mode', 'reading', 'drop_rate', 'separable', 'mixable', 'modality_heads')    # to the models as they are
+_PASSED = ('color_mode', 'reading', 'drop_rate', 'separable', 'mixable', 'modality_heads')    # to the model as they are
 
 def norm_of(p:Parameters) -> Parameters:
     "The parameters with `guide_norm` as the models take it; without it where each has its own."
@@ -233,12 +237,13 @@ def network(p:Parameters, data:Prepared) -> Recipe:
     if 'physio' in mods:
         shape |= dict(signals=tuple(data.info['signals']), rate=float(data.info['rate']),
                       length=data.x['physio'].shape[2])
-    inception = {k: p[k] for k in ('depths', 'kernels', 'norm', 'slow', 'slow_by') if k in p}     # variants of chapter 68
+    passed = {k: given_as(p) if k == 'color_mode' else p[k] for k in (*_PASSED, 'guide_norm') if k in p}
+    variant = {k: p[k] for k in ('depths', 'kernels', 'norm', 'slow', 'slow_by') if k in p}       # of chapter 68
+    if variant: passed['inception'] = variant
     make = partial(LatentEmotion, num_classes=len(data.classes), modalities=mods, backbone=backbone,
                    weights=p.weights, freeze=kept, dim=p.dim, width=p.get('width', 16),
                    hidden=p.get('hidden', 64), frame_weighting=p.frame_weighting, fusion=p.fusion,
-                   **{k: given_as(p) if k == 'color_mode' else p[k] for k in (*_PASSED, 'guide_norm') if k in p},
-                   **(dict(inception=inception) if inception else {}), **shape)
+                   **passed, **shape)
     recipe = Recipe(make, inputs=inputs, epochs=p.epochs, batch=p.batch, lr=p.lr, scale=p.scale,
                     device=p.device, backbone_lr=p.get('backbone_lr', 0.) if backbone else 0.)
     return calibrated(recipe, p.get('calibrate', CALIBRATIONS[0]))

@@ -197,8 +197,9 @@ class LatentEmotion(nn.Module, PyTorchModelHubMixin):
         n = self._tokens(swapped=self.join_physio is not None and fusion == 'guided' and reading == 'swapped')
         def head(n): return nn.Sequential(nn.LayerNorm(n*dim), nn.Dropout(drop_rate), nn.Linear(n*dim, num_classes))
         self.head = head(n)
-        alone = self.modalities if modality_heads and len(self.modalities) > 1 else ()
-        self.modality_heads = nn.ModuleDict({m: head(1 if m == 'physio' else self.frames.token_shape[0]) for m in alone})
+        alone = {m: 1 if m == 'physio' else self.frames.token_shape[0] for m in self.modalities}
+        several = modality_heads and len(alone) > 1
+        self.modality_heads = nn.ModuleDict({m: head(n) for m, n in alone.items()} if several else {})
         self._keep_color_mode()
 
     def _keep_color_mode(self):

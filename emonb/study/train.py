@@ -241,11 +241,12 @@ def inner_folds(data:Prepared, split:Split, seed:int) -> list[Split]:
     "Folds of whole people within a training part; those whose training part holds a single class are left out."
     people = data.meta.iloc[split.train].subject.nunique()
     if people < 2:
-        raise EmonbError(f'fold {split.name}: calibrate=inner needs two people in the training part, there is {people}; '
-                         'use calibrate=prior')
-    found = make_splits(data.meta.iloc[split.train], 'loso', data.y[split.train], seed, subject_groups=min(INNER, people))
-    inner = [Split(split.protocol, f'{split.name}, inner {s.name}', split.train[s.train], split.train[s.test]) for s in found]
-    inner = [s for s in inner if len(np.unique(data.y[s.train])) > 1]
+        raise EmonbError(f'fold {split.name}: calibrate=inner needs two people in the training part, '
+                         f'there is {people}; use calibrate=prior')
+    rows, y = split.train, data.y[split.train]
+    found = make_splits(data.meta.iloc[rows], 'loso', y, seed, subject_groups=min(INNER, people))
+    inner = [Split(split.protocol, f'{split.name}, inner {s.name}', rows[s.train], rows[s.test]) for s in found
+             if len(np.unique(y[s.train])) > 1]
     if not inner:
         raise EmonbError(f'fold {split.name}: no inner fold of calibrate=inner has two classes to train on; '
                          'use calibrate=prior')
