@@ -81,8 +81,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix='emonb-kills-') as tmp:
         box = Path(tmp)
         campaign.wrist_files(box)
-        given = dict(dataset='stress_predict', model='features', root=str(box/'wrist'), protocol='loso', workers=a.workers,
-                     options='')
+        given = dict(dataset='stress_predict', model='features', root=str(box/'wrist'), protocol='loso',
+                     workers=a.workers, options='')
         import torch
         torch.set_num_threads(1)
         whole = one_run(box/'whole', given)              # and everything is imported now
