@@ -36,7 +36,6 @@ import select
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -395,7 +394,8 @@ def chunked(rng, data, others):
     k = rng.randrange(len(chunks)) if rng.random() < .5 else 0
     chunks[k][1] = rng.choice((flip, put, size))(rng, chunks[k][1], others)
     def number(n): return n.to_bytes(4, 'big')
-    return data[:8] + b''.join(number(len(body)) + kind + body + number(zlib.crc32(kind + body)) for kind, body in chunks)
+    def whole(kind, body): return number(len(body)) + kind + body + number(zlib.crc32(kind + body))
+    return data[:8] + b''.join(whole(*chunk) for chunk in chunks)
 
 def resealed(rng, data, others):
     "Something in a sealed JSON is changed, and its seal is right again."

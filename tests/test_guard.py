@@ -118,7 +118,8 @@ def shared(depth, open, close):
     return b'\x80\x02' + open + b''.join(b'q' + bytes([k]) + close(k) for k in range(depth)) + b'.'
 
 ARRAY = b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R'
-STATE = b'(K\x01(\x8a\xff' + b'\x7f'*255 + b'q\x01' + b'h\x01'*100_000 + b'tcnumpy\ndtype\nU\x02f8K\x00K\x01\x87R\x89U\x00tb.'
+MANY = b'(\x8a\xff' + b'\x7f'*255 + b'q\x01' + b'h\x01'*100_000
+STATE = b'(K\x01' + MANY + b'tcnumpy\ndtype\nU\x02f8K\x00K\x01\x87R\x89U\x00tb.'
 NAMED = b'c_codecs\nencode\nX\x00\x00\x40\x00' + b'a'*2**22 + b'q\x00h\x00\x86R.'
 HOSTILE = {
     'empty dicts without end': (b'\x80\x02(' + b'}'*2_000_000 + b'l.', '200,000 steps'),
