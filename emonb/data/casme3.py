@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FPS', 'RATE', 'FRAMES_AT', 'TEXTS_AT', 'EMOTIONS', 'POOLED', 'CLASS_MAPS', 'SPELLINGS', 'MOST_PIXELS', 'SIZED',
            'COLUMNS', 'MARKER_COLUMNS', 'MARKER_VALUE', 'NEEDED', 'APPLY', 'NOTED', 'REPAIRED', 'NO_CLIP', 'OUT',
-           'LONG_S', 'MAX_S', 'META', 'class_names', 'read_color', 'read_depth', 'read_signals', 'read_tables',
-           'find_sheet', 'parse_au', 'action_units', 'units', 'CasMe3', 'audit', 'annotations']
+           'MOST_ROWS', 'LONG_S', 'MAX_S', 'META', 'class_names', 'read_color', 'read_depth', 'read_signals',
+           'read_tables', 'find_sheet', 'parse_au', 'action_units', 'units', 'CasMe3', 'audit', 'annotations']
 
 # %% ../../nbs/11_casme3.ipynb #cell-002
 import functools, os, re, unicodedata, zlib
@@ -259,6 +259,7 @@ def action_units(au,            # a Series (or list) of the `AU` column's cells
 
 # %% ../../nbs/11_casme3.ipynb #cell-034
 NOTED, REPAIRED, NO_CLIP, OUT = range(4)
+MOST_ROWS = 10_000          # of a sheet; Part A has 860
 LONG_S, MAX_S = 5., 30.     # a micro-expression lasts half a second: from here on it is noted, left out
 
 def _plain(v) -> str:
@@ -307,6 +308,7 @@ def _faults(r, part:str, max_s:float):
 def _read_rows(path, sheet, table, part, root, max_s) -> tuple[pd.DataFrame, list, Ledger]:
     "The rows of a sheet in the contract's columns with their level, the defects found, and the ledger of persons and rows."
     t = table.dropna(how='all')
+    if len(t) > MOST_ROWS: raise DataError(f'{path}: {len(t):,} rows where a sheet has some hundred; take the rest away')
     get = lambda c, f=_text: [f(v) for v in t[c]] if c in t else [f(None)]*len(t)
     rows = pd.DataFrame(dict(row=list(t.index + 2), subject=get('subject' if part == 'A' else 'sub', _subject), letter=get('filename') if part == 'A' else 'a',
                              au=get('au', _raw), emotion=get('emotion'),

@@ -380,7 +380,7 @@ def read_bdf_header(path):
     if len(set(per_record)) > 1:
         odd = next(i for i, v in enumerate(per_record) if v != per_record[0])
         raise DataError(f"{path}: mixed sampling rates, {column[0][0]} has {per_record[0]} samples a record and {column[0][odd]} {per_record[odd]}; resample the file to one rate")
-    if start != 256 * (n + 1) or not (0 < record_s < 1e6) or not (0 < per_record[0] < 1e6) or not np.isfinite([low, high, dlow, dhigh]).all() or (dhigh <= dlow).any() or (high == low).any():
+    if start != 256 * (n + 1) or not (1e-4 <= record_s < 1e6) or not (0 < per_record[0] < 1e6) or not np.isfinite([low, high, dlow, dhigh]).all() or (dhigh <= dlow).any() or (high == low).any():
         raise DataError(f"{path}: the BDF header contradicts itself; get the file anew")
     there = (path.stat().st_size - start) // (3 * n * per_record[0])
     if there < max(records, 1):
