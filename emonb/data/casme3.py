@@ -24,15 +24,17 @@ from .recordings import Prepared, Recording, Signals, provenance_of
 # %% ../../nbs/11_casme3.ipynb #cell-005
 FPS = 30.        # frames a second, colour and depth
 RATE = 200.      # samples a second of Part C's physiology
-FRAMES_AT = dict(A='part_A/spNO.<N>/<a..m>/{color,depth}', C='part_C/<NN>/a/{color,depth}')   # where the frames are expected
-TEXTS_AT = 'part_C/<NN>/<NN>.txt'                                                            # and the physiology
+FRAMES_AT = dict(A='part_A/spNO.<N>/<a..m>/{color,depth}',       # where the frames are expected
+                 C='part_C/<NN>/a/{color,depth}')
+TEXTS_AT = 'part_C/<NN>/<NN>.txt'                                # and the physiology
 EMOTIONS = ('anger', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'others')
 POOLED = dict(anger='negative', disgust='negative', fear='negative', sad='negative', negative='negative',
               happy='positive', positive='positive', surprise='surprise', others='others')
-CLASS_MAPS = {7: {e: e for e in EMOTIONS},
+CLASS_MAPS = {7: {e: e for e in EMOTIONS},                       # emotion → class; one not in the map is dropped
               4: {e: POOLED[e] for e in ('negative', 'positive', *EMOTIONS)},
-              3: {e: POOLED[e] for e in ('negative', 'positive', *EMOTIONS) if e != 'others'}}   # emotion → class; an emotion not in the map is dropped
-SPELLINGS = dict(other='others', sadness='sad', happiness='happy', angry='anger', disgusted='disgust', surprised='surprise')
+              3: {e: POOLED[e] for e in ('negative', 'positive', *EMOTIONS) if e != 'others'}}
+SPELLINGS = dict(other='others', sadness='sad', happiness='happy', angry='anger', disgusted='disgust',
+                 surprised='surprise')
 
 def class_names(classes:int) -> list[str]:
     "The names of the 7, 4 or 3 classes, in the order of their labels."
@@ -43,18 +45,21 @@ def _picture_fault(data:bytes) -> str|None:
     "What is wrong with the bytes of a jpg or png, or None."
     if not data: return 'the file is empty'
     if data.startswith(b'\xff\xd8'):
-        return None if data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda') else 'the jpg is cut off (no end-of-image marker)'
+        ends = data.rfind(b'\xff\xd9') > data.rfind(b'\xff\xda')
+        return None if ends else 'the jpg is cut off (no end-of-image marker)'
     if not data.startswith(b'\x89PNG\r\n\x1a\n'): return 'neither a jpg nor a png'
     at = 8
     while at + 12 <= len(data):
         n, kind = int.from_bytes(data[at:at+4], 'big'), data[at+4:at+8]
         end = at + 12 + n
         if end > len(data): break
-        if zlib.crc32(data[at+4:end-4]) != int.from_bytes(data[end-4:end], 'big'): return f'the png is damaged (checksum of its {ascii(kind)[2:-1]} chunk)'
+        if zlib.crc32(data[at+4:end-4]) != int.from_bytes(data[end-4:end], 'big'):
+            return f'the png is damaged (checksum of its {ascii(kind)[2:-1]} chunk)'
         if kind == b'IEND': return None
         at = end
     return 'the png is cut off (no IEND chunk)'
 
+# %% ../../nbs/11_casme3.ipynb #cell-010
 MOST_PIXELS = 2**24
 SIZED = {*range(0xc0, 0xd0)} - {0xc4, 0xc8, 0xcc}       # markers of a jpg that are followed by its height and width
 
@@ -73,23 +78,30 @@ def _pixels(data:bytes) -> int:
 def _picture(path, flags) -> np.ndarray:
     path = Path(path)
     try: data = path.read_bytes()
-    except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror}); copy the frame again from the source') from None
+    except OSError as e:
+        raise DataError(f'{path}: cannot be read ({e.strerror}); copy the frame again from the source') from None
     fault = _picture_fault(data)
-    if not fault and (n := _pixels(data)) > MOST_PIXELS: fault = f'its header promises {n:,} pixels, and a frame has at most {MOST_PIXELS:,}'
+    if not fault and (n := _pixels(data)) > MOST_PIXELS:
+        fault = f'its header promises {n:,} pixels, and a frame has at most {MOST_PIXELS:,}'
     image = None if fault else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None: raise DataError(f"{path}: {fault or 'the picture cannot be decoded'}; copy the frame again from the source, or delete it and the nearest frame is used") from None
+    if image is None:
+        raise DataError(f"{path}: {fault or 'the picture cannot be decoded'}; copy the frame again from the source, "
+                        'or delete it and the nearest frame is used')
     return image
 
-# %% ../../nbs/11_casme3.ipynb #cell-010
 def read_color(path) -> np.ndarray:
     "One colour frame, (H, W, 3) uint8 RGB. `DataError` naming the file if it is missing, cut off or damaged."
     return cv2.cvtColor(_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION), cv2.COLOR_BGR2RGB)
 
 def read_depth(path) -> np.ndarray:
-    "One depth frame, (H, W) uint16 in mm, 0 = no measurement. `DataError` if damaged, not 16-bit, or not a single channel."
+    "One depth frame, (H, W) uint16 in mm, 0 = no measurement. `DataError` if damaged, not 16-bit, not one channel."
     depth = _picture(path, cv2.IMREAD_UNCHANGED)
-    if depth.ndim != 2: raise DataError(f'{path}: {depth.shape[2]} channels where depth has one; this is a picture of the depth, take the original 16-bit png') from None
-    if depth.dtype != np.uint16: raise DataError(f'{path}: {8*depth.dtype.itemsize}-bit depth where CAS(ME)³ has 16-bit millimetres; take the original png, not a scaled copy') from None
+    if depth.ndim != 2:
+        raise DataError(f'{path}: {depth.shape[2]} channels where depth has one; this is a picture of the depth, '
+                        'take the original 16-bit png')
+    if depth.dtype != np.uint16:
+        raise DataError(f'{path}: {8*depth.dtype.itemsize}-bit depth where CAS(ME)³ has 16-bit millimetres; '
+                        'take the original png, not a scaled copy')
     return depth
 
 # %% ../../nbs/11_casme3.ipynb #cell-014
@@ -102,15 +114,23 @@ def _first_bad_row(path) -> str:
     rows = [(k, l.rstrip('\t ').split('\t')) for k, l in enumerate(lines, 1) if k > 1 and l.strip()]
     if not rows: return 'no samples after the first row; export the recording again'
     n = len(rows[0][1])
-    if n <= max(len(COLUMNS), min(MARKER_COLUMNS)): return f"row {rows[0][0]}: {n} column{'s' * (n > 1)} where {len(COLUMNS)+1} or {len(COLUMNS)+2} are expected (time in min, PPG, RSP, ECG, EDA, marker), separated by tabs; export all channels"
+    if n <= max(len(COLUMNS), min(MARKER_COLUMNS)):
+        return (f"row {rows[0][0]}: {n} column{'s' * (n > 1)} where {len(COLUMNS)+1} or {len(COLUMNS)+2} are expected "
+                '(time in min, PPG, RSP, ECG, EDA, marker), separated by tabs; export all channels')
     for k, cells in rows:
-        if len(cells) != n: return f'row {k}: {len(cells)} columns where row {rows[0][0]} has {n}; repair or delete the row'
+        if len(cells) != n:
+            return f'row {k}: {len(cells)} columns where row {rows[0][0]} has {n}; repair or delete the row'
         for c, v in enumerate(cells):
-            name = COLUMNS[c] if c < len(COLUMNS) else f'column {c+1}'
-            x = number(v)
-            if np.isnan(x) and v.strip().lower() not in ('', 'nan'): return f'row {k}: {v.strip()[:20]!r} in {name} is not a number; repair the row (a decimal comma must be a point)'
-            if not np.isfinite(x) and c < len(COLUMNS): return f"row {k}: {'NaN' if np.isnan(x) else 'infinity'} in {name}; repair the recording or leave the subject out"
+            if fault := _bad_cell(c, v): return f'row {k}: {fault}'
     return ''
+
+def _bad_cell(c:int, v:str) -> str:
+    "What is wrong with the text in column `c`; blank marker cells are not."
+    name, x = COLUMNS[c] if c < len(COLUMNS) else f'column {c+1}', number(v)
+    if np.isnan(x) and v.strip().lower() not in ('', 'nan'):
+        return f'{v.strip()[:20]!r} in {name} is not a number; repair the row (a decimal comma must be a point)'
+    if np.isfinite(x) or c >= len(COLUMNS): return ''
+    return f"{'NaN' if np.isnan(x) else 'infinity'} in {name}; repair the recording or leave the subject out"
 
 def _numbers(path) -> np.ndarray:
     "The rows of a physiology file, (S, C) float64; marker columns may be blank."
@@ -121,42 +141,66 @@ def _numbers(path) -> np.ndarray:
     while x.shape[1] and np.isnan(x[:, -1]).all(): x = x[:, :-1]       # a tab at the end of each row
     k = len(COLUMNS)
     if len(x) < 2 or x.shape[1] <= k or not np.isfinite(x[:, :k]).all():
-        raise DataError(f"{path}, {_first_bad_row(path) or 'fewer than two samples or no marker column; export the recording again'}")
+        why = _first_bad_row(path) or 'fewer than two samples or no marker column; export the recording again'
+        raise DataError(f'{path}, {why}')
     return x
 
 # %% ../../nbs/11_casme3.ipynb #cell-016
 def _check_clock(path, minutes):
+    "`DataError` if the time column does not run at 200 Hz without a jump."
     steps = 60*np.diff(minutes)
-    if not (steps > 1e-9).any(): raise DataError(f'{path}: the time column does not advance; export it again with time in minutes as the first column') from None
+    if not (steps > 1e-9).any():
+        raise DataError(f'{path}: the time column does not advance; '
+                        'export it again with time in minutes as the first column')
     odd = (steps < -1e-9) | (steps > max(.1, 1.5*steps[steps > 1e-9].min()))      # minutes may be rounded coarsely
     rate = (~odd).sum()/max(steps[~odd].sum(), 1e-9)
-    if abs(rate/RATE - 1) > .02: raise DataError(f'{path}: wrong sampling rate, the time column says {rate:.4g} Hz where {RATE:.0f} Hz is expected; resample it, or write time in minutes') from None
+    if abs(rate/RATE - 1) > .02:
+        raise DataError(f'{path}: wrong sampling rate, the time column says {rate:.4g} Hz where {RATE:.0f} Hz is '
+                        'expected; resample it, or write time in minutes')
     if odd.any():
         k = int(odd.argmax())
-        raise DataError(f"{path}, row {k+3}: time {'goes back' if steps[k] < 0 else 'jumps'} by {abs(steps[k]):.2f} s, so samples are lost; repair the recording or leave the subject out") from None
+        raise DataError(f"{path}, row {k+3}: time {'goes back' if steps[k] < 0 else 'jumps'} by {abs(steps[k]):.2f} s, "
+                        'so samples are lost; repair the recording or leave the subject out')
 
+# %% ../../nbs/11_casme3.ipynb #cell-108
 def _marker(path, x) -> int:
     "Row of the first marker."
-    hits = {c: int((x[:, c] == MARKER_VALUE).argmax()) for c in MARKER_COLUMNS if c < x.shape[1] and (x[:, c] == MARKER_VALUE).any()}
+    there = [c for c in MARKER_COLUMNS if c < x.shape[1]]
+    hits = {c: int((x[:, c] == MARKER_VALUE).argmax()) for c in there if (x[:, c] == MARKER_VALUE).any()}
     if len(hits) == 1: return next(iter(hits.values()))
-    there = [str(c+1) for c in MARKER_COLUMNS if c < x.shape[1]]
-    if hits: raise SetError(f"{path}: two markers, the value {MARKER_VALUE} is in column {there[0]} (first in row {hits[5]+2}) and in column {there[1]} (first in row {hits[6]+2}), so the start of the video is ambiguous; blank the wrong one") from None
-    raise SetError(f"{path}: no marker, the value {MARKER_VALUE} is nowhere in column {' or '.join(there)}, so the start of the video is unknown; mark it, or read with sync='file_start' as the set's own EDA script does") from None
+    if hits:
+        where = ' and '.join(f'in column {c+1} (first in row {k+2})' for c, k in hits.items())
+        raise SetError(f'{path}: two markers, the value {MARKER_VALUE} is {where}, so the start of the video is '
+                       'ambiguous; blank the wrong one')
+    columns = ' or '.join(str(c+1) for c in there)
+    raise SetError(f'{path}: no marker, the value {MARKER_VALUE} is nowhere in column {columns}, so the start of the '
+                   "video is unknown; mark it, or read with sync='file_start' as the set's own EDA script does")
 
 def read_signals(path,                  # the subject's text file
-                 sync:str='marker'      # 'marker', or 'file_start': the video starts with the file (replica of the set's own EDA script)
+                 sync:str='marker'      # 'marker'; 'file_start': the video starts with the file (the set's EDA script)
                 ) -> Signals:
-    "PPG, RSP, ECG and EDA of one subject, (S,) float64 at 200 Hz; time 0 is the video's first frame. `DataError` naming the row if the file is not sound."
+    """PPG, RSP, ECG and EDA of one subject, (S,) float64 at 200 Hz; time 0 is the video's first frame.
+
+    `DataError` naming the row if the file is not sound."""
     one_of('sync', sync, ('marker', 'file_start'))
     path = Path(path)
     x = _numbers(path)
     _check_clock(path, x[:, 0])
     start = _marker(path, x) if sync == 'marker' else 0
-    return Signals({n: x[:, c].copy() for c, n in enumerate(COLUMNS) if c}, {n: RATE for n in COLUMNS[1:]}, -start/RATE, path)
+    values = {n: x[:, c].copy() for c, n in enumerate(COLUMNS) if c}
+    return Signals(values, {n: RATE for n in COLUMNS[1:]}, -start/RATE, path)
 
 # %% ../../nbs/11_casme3.ipynb #cell-021
-NEEDED = dict(A=('subject', 'filename', 'onset', 'apex', 'offset', 'au', 'emotion'), C=('sub', 'onset', 'offset', 'au', 'emotion'))
-APPLY = 'the annotation sheets are public (github.com/jingtingEmmaLi/CAS-ME-3), for the frames apply at casme.psych.ac.cn; data/README.md shows the tree'
+NEEDED = dict(A=('subject', 'filename', 'onset', 'apex', 'offset', 'au', 'emotion'),
+              C=('sub', 'onset', 'offset', 'au', 'emotion'))
+APPLY = ('the annotation sheets are public (github.com/jingtingEmmaLi/CAS-ME-3), for the frames apply at '
+         'casme.psych.ac.cn; data/README.md shows the tree')
+
+def _text(v) -> str:
+    "A cell as trimmed text: full-width forms made plain, 12.0 written 12, empty for nothing."
+    if v is None or v != v: return ''
+    if isinstance(v, float) and v.is_integer(): v = int(v)
+    return unicodedata.normalize('NFKC', str(v)).strip()
 
 def _read_csv(path) -> pd.DataFrame:
     "A csv as text, whatever its separator; column '#cells' counts the cells of a row, which tells an unquoted '4,5'."
@@ -166,29 +210,29 @@ def _read_csv(path) -> pd.DataFrame:
     return t.assign(**{'#cells': [n if n > len(head) else None for n in filled]})
 
 def read_tables(path) -> dict[str, pd.DataFrame]:
-    "Every table of an .xlsx, .xls or .csv, by sheet name ('' for a csv), headers trimmed and lower-case. `DataError` if the file is not one."
+    """Every table of an .xlsx, .xls or .csv, by sheet name ('' for a csv), headers trimmed and lower-case.
+
+    `DataError` if the file is not one."""
     path = Path(path)
     tables = {'': _read_csv(path)} if path.suffix.lower() == '.csv' else read_workbook(path)
     for t in tables.values(): t.columns = [_text(c).lower() for c in t.columns]
     return tables
-
-def _text(v) -> str:
-    "A cell as trimmed text: full-width forms made plain, 12.0 written 12, empty for nothing."
-    if v is None or v != v: return ''
-    if isinstance(v, float) and v.is_integer(): v = int(v)
-    return unicodedata.normalize('NFKC', str(v)).strip()
 
 # %% ../../nbs/11_casme3.ipynb #cell-023
 def _tables_under(root):
     "(path, sheet name, table or None) of every spreadsheet at `root` or one folder below."
     folders = [root, *sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))]
     for path in (p for f in folders for p in sorted(f.iterdir())):
-        if path.suffix.lower() not in ('.xlsx', '.xls', '.csv') or path.name.startswith(('~$', '.')) or not path.is_file(): continue
+        kind = path.suffix.lower() in ('.xlsx', '.xls', '.csv')
+        if not kind or path.name.startswith(('~$', '.')) or not path.is_file(): continue
         try: tables = read_tables(path)
-        except DataError as e: yield path, str(e), None; continue
+        except DataError as e:
+            yield path, str(e), None
+            continue
         for name, t in tables.items(): yield path, name, t
 
 def _older(path, paths) -> bool:
+    "Whether one of `paths` is a newer edition of this file."
     stem = path.stem.lower()
     return any(re.fullmatch(re.escape(stem) + r'(_me|_v\d+|_me_v\d+)', p.stem.lower()) for p in paths)
 
@@ -196,39 +240,51 @@ def find_sheet(root,                # folder of the set
                part:str,            # 'A' or 'C'
                sheet:str|None=None  # a file or sheet name, where several are of the same form
               ) -> tuple[Path, str, pd.DataFrame, list]:  # file, sheet name, table, files passed over
-    "The annotation sheet of a part, found by its columns. `DataError` if there is none, if a column is missing, or if two are equally good."
+    """The annotation sheet of a part, found by its columns.
+
+    `DataError` if there is none, if a column is missing, or if two are equally good."""
     root, need = Path(root), NEEDED[part]
-    named = root/sheet if sheet and Path(sheet).suffix.lower() in ('.xlsx', '.xls', '.csv') and (root/sheet).is_file() else None
-    found = [(named, n, t) for n, t in read_tables(named).items()] if named else list(_tables_under(root))
+    by_file = sheet and Path(sheet).suffix.lower() in ('.xlsx', '.xls', '.csv') and (root/sheet).is_file()
+    found = [(root/sheet, n, t) for n, t in read_tables(root/sheet).items()] if by_file else list(_tables_under(root))
     unreadable = [n for _, n, t in found if t is None]
-    found = [(p, n, t) for p, n, t in found if t is not None and (named or not sheet or sheet in (p.name, n))]
+    found = [(p, n, t) for p, n, t in found if t is not None and (by_file or not sheet or sheet in (p.name, n))]
     full = [f for f in found if set(need) <= set(f[2].columns)]
     paths = {p for p, _, _ in full}
     passed = [f for f in full if _older(f[0], paths)]
     full = [f for f in full if f not in passed] if len(passed) < len(full) else full
-    if len(full) == 1:
-        p, n, t = full[0]
-        if twice := [c for c in need if list(t.columns).count(c) > 1]: raise DataError(f'{p}: column {twice[0]!r} is there twice; rename one of them') from None
-        return p, n, t, passed
-    if full:
-        names = ' and '.join(f"{p.relative_to(root) if p.is_relative_to(root) else p}{f', sheet {n!r}' if n else ''}" for p, n, _ in full)
-        raise DataError(f"{root}: {len(full)} sheets have the form of Part {part} ({names}); say which with sheet='<file or sheet name>', or move the others away") from None
-    raise DataError(_no_sheet(root, part, sheet, found, unreadable)) from None
+    if not full: raise DataError(_no_sheet(root, part, sheet, found, unreadable))
+    if len(full) > 1:
+        names = ' and '.join(f"{p.relative_to(root) if p.is_relative_to(root) else p}{f', sheet {n!r}' if n else ''}"
+                             for p, n, _ in full)
+        raise DataError(f'{root}: {len(full)} sheets have the form of Part {part} ({names}); say which with '
+                        "sheet='<file or sheet name>', or move the others away")
+    path, name, table = full[0]
+    if twice := [c for c in need if list(table.columns).count(c) > 1]:
+        raise DataError(f'{path}: column {twice[0]!r} is there twice; rename one of them')
+    return path, name, table, passed
 
 # %% ../../nbs/11_casme3.ipynb #cell-025
 def _no_sheet(root, part, sheet, found, unreadable) -> str:
-    "The sentence for a root without a usable sheet: the nearest one and the column it lacks, or what was there at all."
+    "The sentence for a root without a usable sheet: the nearest and the column it lacks, or what was there at all."
     need, other = NEEDED[part], 'C' if part == 'A' else 'A'
+    columns = ', '.join(need)
     for p, n, t in found:
-        if set(NEEDED[other]) <= set(t.columns): return f"{p}: this is Part {other}'s annotation sheet, and no other of Part {part}'s form ({', '.join(need)}) is under {root}; choose part {other}, or put Part {part}'s sheet there"
-    near = max(found, key=lambda f: len(set(need) & set(f[2].columns)), default=None)
-    if near and 2*len(set(need) & set(near[2].columns)) >= len(need):
+        if set(NEEDED[other]) <= set(t.columns):
+            return (f"{p}: this is Part {other}'s annotation sheet, and no other of Part {part}'s form ({columns}) is "
+                    f"under {root}; choose part {other}, or put Part {part}'s sheet there")
+    def shared(f): return len(set(need) & set(f[2].columns))
+    near = max(found, key=shared, default=None)
+    if near and 2*shared(near) >= len(need):
         p, n, t = near
         lacks = [c for c in need if c not in t.columns]
-        return f"{p}{f', sheet {n!r}' if n else ''}: column {lacks[0]!r} is missing (there are: {', '.join(map(str, t.columns))}); Part {part} needs {', '.join(need)}"
-    if sheet: return f"{root}: no sheet {sheet!r} with the columns {', '.join(need)}; give the name of a file under that folder or of a sheet in it"
+        return (f"{p}{f', sheet {n!r}' if n else ''}: column {lacks[0]!r} is missing "
+                f"(there are: {', '.join(map(str, t.columns))}); Part {part} needs {columns}")
+    if sheet:
+        return (f'{root}: no sheet {sheet!r} with the columns {columns}; '
+                'give the name of a file under that folder or of a sheet in it')
     if unreadable: return unreadable[0]
-    what = 'the folder is empty' if not any(root.iterdir()) else f"no .xlsx, .xls or .csv under it has the columns {', '.join(need)}"
+    empty = not any(root.iterdir())
+    what = 'the folder is empty' if empty else f'no .xlsx, .xls or .csv under it has the columns {columns}'
     return f'{root}: {what}, so there are no labels of Part {part}; {APPLY}'
 
 # %% ../../nbs/11_casme3.ipynb #cell-028
@@ -245,9 +301,11 @@ def parse_au(text) -> tuple[list[str], list[str]]:
 
 # %% ../../nbs/11_casme3.ipynb #cell-030
 def action_units(au,            # a Series (or list) of the `AU` column's cells
-                 names=None     # columns of an earlier call, to encode another sheet alike (units it lacks are left out)
+                 names=None     # columns of an earlier call, to encode another sheet alike (others are left out)
                 ) -> tuple[np.ndarray, list[str]]:
-    "0/1 matrix (N, F) float32 and its column names: one per number ('AU12'), one per side-prefixed form ('R12'). Odd pieces are listed by `parse_au` and the audit."
+    """0/1 matrix (N, F) float32 and its column names: one per number ('AU12'), one per side-prefixed form ('R12').
+
+    Odd pieces are listed by `parse_au` and the audit."""
     def columns(cell):
         units = parse_au(cell)[0]
         return {'AU' + re.search(r'\d+', u)[0] for u in units} | {u for u in units if u[0].isalpha()}
@@ -280,9 +338,12 @@ def _number(v) -> int:
     "A frame number, or −1 for what is none."
     return int(number(t)) if re.fullmatch(r'[0-9]{1,8}(\.0{1,9})?', t := _text(v)) else -1
 
+# %% ../../nbs/11_casme3.ipynb #cell-114
 def _faults(r, part:str, max_s:float):
     "What is wrong with a row: (level, defect, action) each."
-    if r.cells: yield OUT, f'{r.cells} cells, more than the header has columns (a comma that is not quoted?)', 'left out'; return
+    if r.cells:
+        yield OUT, f'{r.cells} cells, more than the header has columns (a comma that is not quoted?)', 'left out'
+        return
     if not r.subject: yield OUT, 'no subject', 'left out'
     if not r.emotion: yield OUT, 'no emotion', 'left out'
     elif r.said not in POOLED: yield OUT, f'unknown emotion {r.emotion!r}', 'left out'
@@ -292,49 +353,54 @@ def _faults(r, part:str, max_s:float):
     units, odd = parse_au(r.au)
     for piece in odd: yield NOTED, f'odd action unit {piece!r}', f"read as {', '.join(parse_au(piece)[0]) or 'nothing'}"
     if not units and not odd: yield NOTED, 'no action unit', 'kept'
+    yield from _clip_faults(r, part, max_s)
+
+def _clip_faults(r, part:str, max_s:float):
+    "The same for onset, apex and offset."
     for c in ('onset', 'offset'):
         if r[c] < 0: yield NO_CLIP, f'{c} {r[c+"_text"]!r} is not a frame number', 'no clip'
     if min(r.onset, r.offset) < 0: return
     length = (r.offset - r.onset + 1)/FPS
     if part == 'A' and r.onset == r.apex == 0: yield NO_CLIP, 'onset = apex = 0', 'no clip'
-    elif r.offset < r.onset: yield NO_CLIP, 'offset 0' if not r.offset else 'onset after apex and offset' if 0 <= r.apex < r.onset else 'onset after offset', 'no clip'
+    elif r.offset < r.onset:
+        late = 'onset after apex and offset' if 0 <= r.apex < r.onset else 'onset after offset'
+        yield NO_CLIP, late if r.offset else 'offset 0', 'no clip'
     elif length > max_s: yield NO_CLIP, f'suspiciously long ({length:.0f} s)', 'no clip'
     else:
         if length > LONG_S: yield NOTED, f'long ({length:.1f} s)', 'kept'
         if part == 'A' and not r.onset <= r.apex <= r.offset:
-            yield REPAIRED, 'apex missing' if r.apex < 0 else 'apex before onset' if r.apex < r.onset else 'apex after offset', 'apex unknown (-1)'
+            side = 'missing' if r.apex < 0 else 'before onset' if r.apex < r.onset else 'after offset'
+            yield REPAIRED, f'apex {side}', 'apex unknown (-1)'
 
 # %% ../../nbs/11_casme3.ipynb #cell-036
-def _read_rows(path, sheet, table, part, root, max_s) -> tuple[pd.DataFrame, list, Ledger]:
-    "The rows of a sheet in the contract's columns with their level, the defects found, and the ledger of persons and rows."
-    t = table.dropna(how='all')
-    if len(t) > MOST_ROWS: raise DataError(f'{path}: {len(t):,} rows where a sheet has some hundred; take the rest away')
-    get = lambda c, f=_text: [f(v) for v in t[c]] if c in t else [f(None)]*len(t)
-    rows = pd.DataFrame(dict(row=list(t.index + 2), subject=get('subject' if part == 'A' else 'sub', _subject), letter=get('filename') if part == 'A' else 'a',
-                             au=get('au', _raw), emotion=get('emotion'),
-                             onset=get('onset', _number), apex=get('apex', _number) if part == 'A' else -1, offset=get('offset', _number),
-                             onset_text=get('onset'), offset_text=get('offset'), cells=[max(_number(v), 0) for v in t['#cells']] if '#cells' in t else 0), index=range(len(t)))
-    if not len(rows): raise DataError(f'{path}: the sheet has its columns but no row; put the annotation there') from None
+def _cells(table, part) -> pd.DataFrame:
+    "The cells of a sheet, read: one row a row, in the contract's columns."
+    t, in_a = table.dropna(how='all'), part == 'A'
+    def get(c, f=_text): return [f(v) for v in t[c]] if c in t else [f(None)]*len(t)
+    rows = pd.DataFrame(dict(row=list(t.index + 2), subject=get('subject' if in_a else 'sub', _subject),
+                             letter=get('filename') if in_a else 'a', au=get('au', _raw), emotion=get('emotion'),
+                             onset=get('onset', _number), apex=get('apex', _number) if in_a else -1,
+                             offset=get('offset', _number), onset_text=get('onset'), offset_text=get('offset'),
+                             cells=[max(n, 0) for n in get('#cells', _number)]), index=range(len(t)))
     rows['stimulus'] = rows.letter.str.lower().where(rows.letter != '', 'unknown')
     rows['said'] = rows.emotion.str.lower().map(lambda e: SPELLINGS.get(e, e))
-    file = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
-    defects = [d | dict(level=NOTED) for d in name_defects(filter(None, rows.subject), file)]
-    level, why, seen, ledger = [], [], {}, Ledger()
-    rows['subject'] = same_people(rows.subject)
-    for unit, names in units(rows).items(): ledger.met(unit, names)
-    for _, r in rows.iterrows():
-        found = list(_faults(r, part, max_s))
-        key = (r.subject, r.stimulus, r.onset)
-        if r.onset >= 0 and not any(f[0] == OUT for f in found) and key in seen: found.append((OUT, f'the same subject, video and onset as row {seen[key]}', 'left out'))
-        elif not any(f[0] == OUT for f in found): seen[key] = r.row
-        who = ', '.join([r.subject or '(empty)', *([r.letter or '(empty)'] if part == 'A' else []), r.onset_text or '(empty)'])
-        defects += [dict(file=file, row=f'{who} (row {r.row})', defect=d, action=a, level=l) for l, d, a in found]
-        level.append(max((f[0] for f in found), default=NOTED))
-        why.append(next((reason_of(re.sub(r'row \d+', 'another row', d)) for l, d, _ in found if l == level[-1]), ''))
-    rows['level'], rows['why'] = level, why
-    _leave(ledger, rows[rows.level == OUT], rows.why[rows.level == OUT])
-    return _timed(rows), defects, ledger
+    return rows
 
+def _timed(rows) -> pd.DataFrame:
+    "Place in the session and names of the trials, for the rows that can be used."
+    rows = rows[rows.level < OUT].copy()
+    bad = [d for d in rows.index if not rows.onset[d] <= rows.apex[d] <= rows.offset[d]]
+    rows.loc[bad, 'apex'] = -1
+    onsets = rows.onset.astype(float).where(rows.onset >= 0, np.inf)
+    rows['order'] = onsets.groupby([rows.subject, rows.stimulus]).rank(method='first').astype(int) - 1
+    rows['start_s'] = rows.onset.clip(lower=0)/FPS
+    rows['length_s'] = (rows.offset - rows.onset + 1).where(rows.level < NO_CLIP, 0)/FPS
+    starts = [r.onset if r.onset >= 0 else f'row{r.row}' for r in rows.itertuples()]
+    rows['trial'] = [f'{s}_{v}_{start}' for s, v, start in zip(rows.subject, rows.stimulus, starts)]
+    rows['emotion'] = rows.said
+    return rows.reset_index(drop=True)
+
+# %% ../../nbs/11_casme3.ipynb #cell-118
 def units(meta:pd.DataFrame) -> dict:
     "What rows are called in the ledger: persons, and trials by their row of the sheet."
     return dict(person=[s for s in meta.subject if s], trial=[f'row {r}' for r in meta.row])
@@ -344,43 +410,70 @@ def _leave(ledger, rows, reasons):
     for i, why in zip(range(len(rows)), reasons):
         for unit, names in units(rows.iloc[[i]]).items(): ledger.left_out(unit, names, why)
 
-def _timed(rows) -> pd.DataFrame:
-    "Place in the session and names of the trials, for the rows that can be used."
-    rows = rows[rows.level < OUT].copy()
-    bad = [d for d in rows.index if not rows.onset[d] <= rows.apex[d] <= rows.offset[d]]
-    rows.loc[bad, 'apex'] = -1
-    rows['order'] = rows.onset.astype(float).where(rows.onset >= 0, np.inf).groupby([rows.subject, rows.stimulus]).rank(method='first').astype(int) - 1
-    rows['start_s'] = rows.onset.clip(lower=0)/FPS
-    rows['length_s'] = (rows.offset - rows.onset + 1).where(rows.level < NO_CLIP, 0)/FPS
-    rows['trial'] = [f"{r.subject}_{r.stimulus}_{r.onset if r.onset >= 0 else f'row{r.row}'}" for r in rows.itertuples()]
-    rows['emotion'] = rows.said
-    return rows.reset_index(drop=True)
+def _row_name(r, part:str) -> str:
+    "Subject, video and onset of a row, and where it stands."
+    words = [r.subject, *([r.letter] if part == 'A' else []), r.onset_text]
+    return ', '.join(w or '(empty)' for w in words) + f' (row {r.row})'
+
+def _read_rows(path, table, part, root, max_s) -> tuple[pd.DataFrame, list, Ledger]:
+    "The rows of a sheet with their level, the defects found, and the ledger of persons and rows."
+    n = len(table.dropna(how='all'))
+    if not n: raise DataError(f'{path}: the sheet has its columns but no row; put the annotation there')
+    if n > MOST_ROWS: raise DataError(f'{path}: {n:,} rows where a sheet has some hundred; take the rest away')
+    rows = _cells(table, part)
+    file = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+    defects = [d | dict(level=NOTED) for d in name_defects(filter(None, rows.subject), file)]
+    level, why, seen, ledger = [], [], {}, Ledger()
+    rows['subject'] = same_people(rows.subject)
+    for unit, names in units(rows).items(): ledger.met(unit, names)
+    for _, r in rows.iterrows():
+        found, key = list(_faults(r, part, max_s)), (r.subject, r.stimulus, r.onset)
+        if not any(f[0] == OUT for f in found):
+            if r.onset >= 0 and key in seen:
+                found.append((OUT, f'the same subject, video and onset as row {seen[key]}', 'left out'))
+            else: seen[key] = r.row
+        defects += [dict(file=file, row=_row_name(r, part), defect=d, action=a, level=l) for l, d, a in found]
+        level.append(max((f[0] for f in found), default=NOTED))
+        worst = (d for l, d, _ in found if l == level[-1])
+        why.append(next((reason_of(re.sub(r'row \d+', 'another row', d)) for d in worst), ''))
+    rows['level'], rows['why'] = level, why
+    _leave(ledger, rows[rows.level == OUT], rows.why[rows.level == OUT])
+    return _timed(rows), defects, ledger
 
 # %% ../../nbs/11_casme3.ipynb #cell-038
-META = ['subject', 'trial', 'stimulus', 'order', 'onset', 'apex', 'offset', 'start_s', 'length_s', 'emotion', 'au', 'label', 'row']
-
-def _open(root, part, classes, sheet, max_s=MAX_S):
-    "A part's sheet, opened: root, path of the sheet, its subjects, labelled rows with level, defects, class names."
-    part, names = one_of('part', str(part).upper(), NEEDED), class_names(classes)
-    root, asked = dataset_root('casme3', root)
-    if not root.is_dir(): raise DataError(f'{root}: CAS(ME)³ is not there; {APPLY}, then put it there or give -p root') from None
-    path, sheet_name, table, passed = find_sheet(root, part, sheet)
-    rows, defects, ledger = _read_rows(path, sheet_name, table, part, root, max_s)
-    defects = [dict(file=str(p.relative_to(root)), row='', defect=f'an older sheet of the same form as {path.name}', action='passed over', level=NOTED) for p, _, _ in passed] + defects
-    pooled = sorted(set(rows.emotion) - set(EMOTIONS))
-    if classes == 7 and pooled: raise DataError(f"{path}: Part {part}'s emotions are already pooled ({', '.join(pooled)}), so there are no 7 classes; use classes=4 or 3") from None
-    subjects = sorted(set(rows.subject))
-    rows['label'] = rows.emotion.map(CLASS_MAPS[classes]).map({c: k for k, c in enumerate(names)})
-    other = rows[rows.label.isna()]
-    _leave(ledger, other, [f'{e} is not among the {classes} classes' for e in other.emotion])
-    rows = rows[rows.label.notna()].astype(dict(label=int)).reset_index(drop=True)
-    if rows.label.nunique() < 2: raise DataError(f"{path}: {'no row' if not len(rows) else f'a single class ({names[rows.label[0]]})'} is left of {len(table)} in {classes} classes{_first(defects)}; check the emotion column")
-    return SimpleNamespace(root=root, path=path, sheet=sheet_name, subjects=subjects, rows=rows, defects=defects, names=names, ledger=ledger)
+META = ['subject', 'trial', 'stimulus', 'order', 'onset', 'apex', 'offset', 'start_s', 'length_s', 'emotion', 'au',
+        'label', 'row']
 
 def _first(defects) -> str:
     "The first things that cost a clip, for the sentence of a set of which nothing is left."
     lost = [f"{d['row']}: {d['defect']}" for d in defects if d['level'] >= NO_CLIP]
     return f" ({', '.join(lost[:3])}{' …' if len(lost) > 3 else ''})" if lost else ''
+
+def _open(root, part, classes, sheet, max_s=MAX_S):
+    "A part's sheet, opened: root, path of the sheet, its subjects, labelled rows with level, defects, class names."
+    part, names = one_of('part', str(part).upper(), NEEDED), class_names(classes)
+    root, asked = dataset_root('casme3', root)
+    if not root.is_dir(): raise DataError(f'{root}: CAS(ME)³ is not there; {APPLY}, then put it there or give -p root')
+    path, sheet_name, table, passed = find_sheet(root, part, sheet)
+    rows, defects, ledger = _read_rows(path, table, part, root, max_s)
+    older = f'an older sheet of the same form as {path.name}'
+    defects = [dict(file=str(p.relative_to(root)), row='', defect=older, action='passed over', level=NOTED)
+               for p, _, _ in passed] + defects
+    pooled = sorted(set(rows.emotion) - set(EMOTIONS))
+    if classes == 7 and pooled:
+        raise DataError(f"{path}: Part {part}'s emotions are already pooled ({', '.join(pooled)}), "
+                        'so there are no 7 classes; use classes=4 or 3')
+    subjects = sorted(set(rows.subject))
+    rows['label'] = rows.emotion.map(CLASS_MAPS[classes]).map({c: k for k, c in enumerate(names)})
+    other = rows[rows.label.isna()]
+    _leave(ledger, other, [f'{e} is not among the {classes} classes' for e in other.emotion])
+    rows = rows[rows.label.notna()].astype(dict(label=int)).reset_index(drop=True)
+    if rows.label.nunique() < 2:
+        left = f'a single class ({names[rows.label[0]]})' if len(rows) else 'no row'
+        raise DataError(f'{path}: {left} is left of {len(table)} in {classes} classes{_first(defects)}; '
+                        'check the emotion column')
+    return SimpleNamespace(root=root, path=path, sheet=sheet_name, subjects=subjects, rows=rows, defects=defects,
+                           names=names, ledger=ledger)
 
 # %% ../../nbs/11_casme3.ipynb #cell-042
 def _kids(folder) -> dict:
@@ -396,7 +489,8 @@ def _scan(folder) -> tuple[dict, dict, list]:
         into = dict(jpg=jpg, jpeg=jpg, png=png).get(ext.lower()) if m else None
         path = os.path.join(folder, name)
         if into is None:
-            if not os.path.isdir(path): odd.append((path, f'not a frame (wrong extension .{ext})' if m else 'not a frame'))
+            if os.path.isdir(path): continue
+            odd.append((path, f'not a frame (wrong extension .{ext})' if m else 'not a frame'))
         elif int(m[1]) in into: odd.append((path, f'a second file for frame {int(m[1])}'))
         else: into[int(m[1])] = path
     return jpg, png, odd
@@ -408,7 +502,8 @@ def _streams(folder) -> tuple[dict, list]:
     d = kids.get('depth')
     jpg, png, odd = _scan(folder)
     if c:
-        jpg, pc, oc = _scan(c); odd = odd + oc
+        jpg, pc, oc = _scan(c)
+        odd = odd + oc
         if d or png: odd += [(f, 'a png among colour jpg') for f in pc.values()]
         else: png = pc
     if d:
@@ -418,18 +513,30 @@ def _streams(folder) -> tuple[dict, list]:
 
 # %% ../../nbs/11_casme3.ipynb #cell-044
 def _key(name) -> str:
-    "What a subject's name and its folder's or file's have in common: the number, if there is one after nothing, 'spNO' or 'sub'."
+    "What a subject's name and its folder's or file's share: the number, if one stands after nothing, 'spNO' or 'sub'."
     m = re.fullmatch(r'(?:sp\s*no|sub(?:ject)?)?[\s._-]*0*(\d+)', _plain(name), re.I)
     return m[1] if m else person_key(name)
 
 def _texts(top, root, subjects) -> dict:
-    "Physiology files by subject: beside the subject's frames, in the part's folder, or in a folder of their own; the first is read."
+    """Physiology files by subject: beside the subject's frames, in the part's folder, or in a folder of their own.
+
+    The first is read."""
     places = [p for s in subjects for p in (s, *_kids(s).values())]
-    for folder in filter(None, (top, root)): places += [folder, *(p for k, p in _kids(folder).items() if re.match('phy|ps|signal|txt|bio', k))]
+    for folder in filter(None, (top, root)):
+        places += [folder, *(p for k, p in _kids(folder).items() if re.match('phy|ps|signal|txt|bio', k))]
     texts = {}
     for f in (f for p in dict.fromkeys(places) for f in sorted(p.iterdir())):
         if f.suffix.lower() == '.txt' and f not in texts.setdefault(_key(f.stem), []): texts[_key(f.stem)].append(f)
     return texts
+
+def _clip_folders(tree) -> dict:
+    "Stream → folder of each clip of the clip tree, by (subject, video, onset)."
+    clips = {'color': {}, 'depth': {}}
+    for k, folder in (_kids(tree) if tree else {}).items():
+        for name, p in _kids(folder).items():
+            if m := re.fullmatch(r'(.+)_([^_]+)_(\d+)', name):
+                clips['depth' if k == 'depth' else 'color'][_key(m[1]), m[2], int(m[3])] = p
+    return clips
 
 # %% ../../nbs/11_casme3.ipynb #cell-045
 class _Tree:
@@ -438,16 +545,13 @@ class _Tree:
         self.root, self.part, self.odd = root, part, {}
         self.lengths, self._last = {}, (None, {})       # frames a session; the session looked at last
         tops = {re.sub(r'[^a-z]', '', k): p for k, p in _kids(root).items()}
-        tops.setdefault(re.sub(r'[^a-z]', '', root.name.lower()), root)          # the part's own folder may be given as root
-        self.top, clip = tops.get(f'part{part.lower()}'), tops.get('partameclip') if part == 'A' else None
-        self.subjects = {}
+        tops.setdefault(re.sub(r'[^a-z]', '', root.name.lower()), root)     # the part's own folder may be given as root
+        self.top, self.subjects = tops.get(f'part{part.lower()}'), {}
         for k, p in (_kids(self.top) if self.top else {}).items():
             if not (re.search(r'\d', k) or _kids(p)): continue
-            if self.subjects.setdefault(_key(k), p) != p: self.odd[p] = [(p, f'a second folder of the subject in {self.subjects[_key(k)].name}')]
-        self.clips = {'color': {}, 'depth': {}}
-        for k, folder in (_kids(clip) if clip else {}).items():
-            for name, p in _kids(folder).items():
-                if m := re.fullmatch(r'(.+)_([^_]+)_(\d+)', name): self.clips['depth' if k == 'depth' else 'color'][_key(m[1]), m[2], int(m[3])] = p
+            first = self.subjects.setdefault(_key(k), p)
+            if first != p: self.odd[p] = [(p, f'a second folder of the subject in {first.name}')]
+        self.clips = _clip_folders(tops.get('partameclip') if part == 'A' else None)
         self.texts = _texts(self.top, root, self.subjects.values()) if part == 'C' else {}
 
     def people(self) -> dict:
@@ -458,7 +562,7 @@ class _Tree:
         return names
 
     def session(self, subject, stimulus) -> dict:
-        "Frame number → file, colour and depth, of one session in the full tree. Only the last is kept: Part A has millions of frames."
+        "Frame number → file, colour and depth, of one session. Only the last is kept: Part A has millions of frames."
         key = _key(subject), stimulus
         if self._last[0] != key:
             folder, got = self.subjects.get(key[0]), {}
@@ -473,11 +577,11 @@ class _Tree:
     def clip(self, subject, stimulus, onset, offset) -> dict:
         "The same for one clip of the clip tree, numbered as the video."
         out, key = {}, (_key(subject), stimulus, onset)
-        for k, i in (('color', 0), ('depth', 1)):
+        for k, i, stray in (('color', 0, 'a png among colour jpg'), ('depth', 1, 'a jpg among depth png')):
             if not (folder := self.clips[k].get(key)): continue
-            jpg, png, odd = _scan(folder)
-            frames = (jpg, png)[i]
-            self.odd[key + (k,)] = odd + [(f, 'a png among colour jpg' if k == 'color' else 'a jpg among depth png') for f in (png, jpg)[i].values()]
+            *both, odd = _scan(folder)
+            frames = both[i]
+            self.odd[key + (k,)] = odd + [(f, stray) for f in both[1-i].values()]
             own = frames and not any(onset <= n <= offset for n in frames)
             out[k] = {n - min(frames) + onset: f for n, f in frames.items()} if own else frames
         return out
@@ -498,13 +602,15 @@ def _missing(r, files, streams, max_missing, tree) -> list[dict]:
     for k in streams:
         gone = [r.onset + i for i, f in enumerate(files.get(k, [None]*n)) if f is None]
         if not gone: continue
-        level = REPAIRED if len(gone) <= max_missing*n else NO_CLIP
+        repaired = len(gone) <= max_missing*n
         which = ', '.join(map(str, gone[:5])) + (' …' if len(gone) > 5 else '')
-        out.append(dict(file=f'{place}/{r.stimulus}/{k}', row=r.trial, defect=f'{len(gone)} of {n} frames missing ({which})', action='nearest frame' if level == REPAIRED else 'no clip', level=level))
+        out.append(dict(file=f'{place}/{r.stimulus}/{k}', row=r.trial,
+                        defect=f'{len(gone)} of {n} frames missing ({which})',
+                        action='nearest frame' if repaired else 'no clip', level=REPAIRED if repaired else NO_CLIP))
     return out
 
 def _clip_files(tree, clips, max_missing) -> tuple[list, list, list, list]:
-    "The streams this copy holds, the frames of each clip that has enough of them, which those are, and what is missing."
+    "The streams this copy holds, the frames of each clip with enough of them, which those are, and what is missing."
     by_session = clips.sort_values(['subject', 'stimulus', 'onset'])
     files = {r.Index: tree.frames(r.subject, r.stimulus, r.onset, r.offset) for r in by_session.itertuples()}
     streams = [k for k in ('color', 'depth') if any(any(f.get(k, ())) for f in files.values())]
@@ -512,23 +618,56 @@ def _clip_files(tree, clips, max_missing) -> tuple[list, list, list, list]:
     keep = [all(d['level'] < NO_CLIP for d in g) for g in gone]
     return streams, [files[i] for i, k in zip(clips.index, keep) if k], keep, sum(gone, [])
 
+# %% ../../nbs/11_casme3.ipynb #cell-050
 def _text_defects(tree, subjects) -> list[dict]:
     "Subjects without a physiology file, or with more than one."
     out = []
     for s in subjects:
         first, *more = [str(f.relative_to(tree.root)) for f in tree.texts.get(_key(s), [])] or [None]
-        if not first: out.append(dict(file=TEXTS_AT.replace('<NN>', s), row=s, defect='physiology file missing', action='clips without signals', level=REPAIRED))
-        out += [dict(file=f, row=s, defect='a second physiology file', action=f'{first} is read', level=NOTED) for f in more]
+        if not first: out.append(dict(file=TEXTS_AT.replace('<NN>', s), row=s, defect='physiology file missing',
+                                      action='clips without signals', level=REPAIRED))
+        out += [dict(file=f, row=s, defect='a second physiology file', action=f'{first} is read', level=NOTED)
+                for f in more]
     return out
 
 def _stop(defects, root):
     "Raise on the first defect that was repaired or left something out."
     for d in defects:
-        if d['level'] > NOTED: raise DataError(f"{root/d['file']}{', ' if d['row'] else ''}{d['row']}: {d['defect']}; repair it, or read with strict=False ({d['action']})") from None
+        if d['level'] > NOTED:
+            raise DataError(f"{root/d['file']}{', ' if d['row'] else ''}{d['row']}: {d['defect']}; "
+                            f"repair it, or read with strict=False ({d['action']})")
+
+def _sources(reader) -> list[Path]:
+    "Every file the samples come from: the sheet, the frames, the texts."
+    frames = {f for files in reader._files for v in files.values() for f in v if f}
+    texts = {t[0] for s in reader.meta.subject.unique() if (t := reader.tree.texts.get(_key(s)))}
+    return [reader.sheet, *map(Path, sorted(frames)), *sorted(texts)]
+
+_NO_FRAMES = ('only annotation sheets here; run with -p model annotation, or put the frames under {} '
+             '(apply at casme.psych.ac.cn)')
+_NO_SIGNALS = dict(C='no physiology here; put the texts at {}, or leave physio out of the modalities',
+                  A='Part A has no physiology; use part C, or the modalities color and depth')
+
+def _need(reader, there, sentence):
+    "The reader itself, or a `DataError` that says where the files belong."
+    if not there: raise DataError(f'{reader.root}: {sentence}')
+    return reader
+
+def _account(reader, rows, lost):
+    "Into the ledger: rows that give no clip, clips without frames, and people who have a folder but no row."
+    no_clip, there = rows[rows.level == NO_CLIP], reader.tree.people()
+    _leave(reader.ledger, no_clip, no_clip.why)
+    without = ['frames missing' if _key(s) in there else 'subject has no folder' for s in lost.subject]
+    _leave(reader.ledger, lost, without)
+    said = {_key(s) for s in reader.ledger.units['person']}
+    strangers = [name for key, name in there.items() if key not in said]
+    reader.ledger.left_out('person', strangers, 'not in the sheet')
 
 # %% ../../nbs/11_casme3.ipynb #cell-048
 class CasMe3:
-    "CAS(ME)³ Part A or C as the contract's reader (chapter 10). `DataError` if root, sheet, column or class is missing, or if `strict` and anything had to be repaired or left out."
+    """CAS(ME)³ Part A or C as the contract's reader (chapter 10).
+
+    `DataError` if root, sheet, column or class is missing, or if `strict` and anything was repaired or left out."""
     name = 'casme3'
 
     def __init__(self, root=None,          # folder of the set; default `$EMONB_DATA/casme3`, then `data/casme3`
@@ -540,45 +679,34 @@ class CasMe3:
                  max_s:float=MAX_S,        # longer clips are left out, s
                  max_missing:float=.5):    # clips with a larger share of missing frames are left out
         one_of('sync', sync, ('marker', 'file_start'))
-        opened = _open(root, part, classes, sheet, max_s)
-        self.root, self.sheet, self.subjects, self.defects, self.classes, rows = opened.root, opened.path, opened.subjects, opened.defects, opened.names, opened.rows
-        self.ledger = opened.ledger
+        o = _open(root, part, classes, sheet, max_s)
+        self.root, self.sheet, self.subjects, self.classes = o.root, o.path, o.subjects, o.names
+        self.defects, self.ledger = o.defects, o.ledger
         self.part, self.sync, self.provenance = str(part).upper(), sync, provenance_of(self.root)
-        self.settings = dict(part=self.part, classes=classes, sheet=opened.sheet, sync=sync, max_s=max_s, max_missing=max_missing)
+        self.settings = dict(part=self.part, classes=classes, sheet=o.sheet, sync=sync, max_s=max_s,
+                             max_missing=max_missing)
         self.tree, self._last = _Tree(self.root, self.part), (None, None)
-        clips = rows[rows.level < NO_CLIP]
+        clips = o.rows[o.rows.level < NO_CLIP]
         self.streams, self._files, keep, gone = _clip_files(self.tree, clips, max_missing)
         self.meta = clips.loc[keep, META].reset_index(drop=True)
-        self._account(rows, clips[~np.array(keep, bool)])
+        _account(self, o.rows, clips[~np.array(keep, bool)])
         if not len(self.meta):
-            raise DataError(f'{self.root}: {len(rows)} labelled rows but no clip can be made of them{_first(self.defects + gone)}; '
+            raise DataError(f'{self.root}: {len(o.rows)} labelled rows but no clip can be made of them'
+                            f'{_first(self.defects + gone)}; '
                             f'compare onsets, folder names and frame numbers with {self.sheet.name}')
         self.defects += gone
         if self.has_signals: self.defects += _text_defects(self.tree, self.meta.subject.unique())
         if strict: _stop(self.defects + _tree_defects(self), self.root)
 
     def units(self, meta:pd.DataFrame) -> dict: return units(meta)
-    def _account(self, rows, lost):
-        "Write into the ledger the rows that give no clip, the clips without frames, and people who have a folder but no row."
-        no_clip, there = rows[rows.level == NO_CLIP], self.tree.people()
-        _leave(self.ledger, no_clip, no_clip.why)
-        _leave(self.ledger, lost, ['frames missing' if _key(s) in there else 'subject has no folder' for s in lost.subject])
-        said = {_key(s) for s in self.ledger.units['person']}
-        self.ledger.left_out('person', [name for key, name in there.items() if key not in said], 'not in the sheet')
-
     @property
     def has_frames(self) -> bool: return bool(self.streams)
     @property
     def has_signals(self) -> bool: return any(self.tree.texts.get(_key(s)) for s in self.meta.subject.unique())
     @functools.cached_property
     def sources(self) -> list[Path]: return _sources(self)       # every file the samples come from
-    def need_frames(self):
-        "The reader itself, or a `DataError` where only sheets are there."
-        return _need(self, self.has_frames, f'only annotation sheets here; run with -p model annotation, or put the frames under {self.root/FRAMES_AT[self.part]} (apply at casme.psych.ac.cn)')
-    def need_signals(self):
-        "The reader itself, or a `DataError` where there is no physiology."
-        return _need(self, self.has_signals, f'no physiology here; put the texts at {self.root/TEXTS_AT}, or leave physio out of the modalities' if self.part == 'C'
-                     else 'Part A has no physiology; use part C, or the modalities color and depth')
+    def need_frames(self): return _need(self, self.has_frames, _NO_FRAMES.format(self.root/FRAMES_AT[self.part]))
+    def need_signals(self): return _need(self, self.has_signals, _NO_SIGNALS[self.part].format(self.root/TEXTS_AT))
 
     def signals(self, subject:str) -> Signals|None:
         "The whole recording of one subject (kept until another is asked for), or None where there is no file."
@@ -588,43 +716,38 @@ class CasMe3:
 
     def __len__(self): return len(self.meta)
     def __getitem__(self, i:int) -> Recording:
-        row = self.meta.iloc[i]
-        frames = {k: [f and Path(f) for f in self._files[i].get(k) or [None]*(row.offset - row.onset + 1)] for k in self.streams}
+        row, files = self.meta.iloc[i], self._files[i]
+        n = row.offset - row.onset + 1
+        frames = {k: [f and Path(f) for f in files.get(k) or [None]*n] for k in self.streams}
         return Recording(row.to_dict(), frames, self.signals(row.subject))
 
-    def audit(self) -> pd.DataFrame:
-        "Everything wrong or odd about this copy and what is done about it: [file, row, defect, action]."
-        found = self.defects + _tree_defects(self) + _frame_defects(self) + _signal_defects(self)
-        return pd.DataFrame([{k: d[k] for k in ('file', 'row', 'defect', 'action')} for d in found], columns=['file', 'row', 'defect', 'action'])
-
-# %% ../../nbs/11_casme3.ipynb #cell-050
-def _sources(reader) -> list[Path]:
-    frames = {f for files in reader._files for v in files.values() for f in v if f}
-    texts = {t[0] for s in reader.meta.subject.unique() if (t := reader.tree.texts.get(_key(s)))}
-    return [reader.sheet, *map(Path, sorted(frames)), *sorted(texts)]
-
-def _need(reader, there, sentence):
-    "The reader itself, or a `DataError` that says where the files belong."
-    if not there: raise DataError(f'{reader.root}: {sentence}') from None
-    return reader
+    def audit(self) -> pd.DataFrame: return _audit(self)
 
 # %% ../../nbs/11_casme3.ipynb #cell-052
 def _defect(reader, file, row, defect, action, level=NOTED) -> dict:
     file = Path(file)
-    return dict(file=str(file.relative_to(reader.root)) if file.is_relative_to(reader.root) else str(file), row=str(row), defect=defect, action=action, level=level)
+    name = str(file.relative_to(reader.root)) if file.is_relative_to(reader.root) else str(file)
+    return dict(file=name, row=str(row), defect=defect, action=action, level=level)
 
 def _tree_defects(reader) -> list[dict]:
     "Odd files, colour and depth of different lengths, subjects without a folder and folders without a subject."
     tree, top, out = reader.tree, reader.tree.top, []
-    for f in sorted(top.iterdir()) if top else (): 
-        if f.is_file() and f.suffix.lower() != '.txt' and f != reader.sheet: out.append(_defect(reader, f, '', 'not part of the set', 'passed over'))
-    out += [_defect(reader, f, '', why, 'passed over') for odd in tree.odd.values() for f, why in odd if not str(f).lower().endswith('.txt')]
-    out += [_defect(reader, place, '', f'color has {c} frames, depth {d} ({odd} without a partner)', 'paired by number, nearest frame', REPAIRED)
-            for place, (c, d, odd) in sorted(tree.lengths.items()) if c and d and odd]
+    for f in sorted(top.iterdir()) if top else ():
+        if f.is_file() and f.suffix.lower() != '.txt' and f != reader.sheet:
+            out.append(_defect(reader, f, '', 'not part of the set', 'passed over'))
+    odd = [(f, why) for found in tree.odd.values() for f, why in found if not str(f).lower().endswith('.txt')]
+    out += [_defect(reader, f, '', why, 'passed over') for f, why in odd]
+    for place, (c, d, alone) in sorted(tree.lengths.items()):
+        if c and d and alone:
+            out.append(_defect(reader, place, '', f'color has {c} frames, depth {d} ({alone} without a partner)',
+                               'paired by number, nearest frame', REPAIRED))
     if not (tree.subjects or tree.texts): return out
     said = {_key(s): s for s in reader.subjects}
-    out += [_defect(reader, top, s, 'subject in the sheet, no folder', 'no clip', NO_CLIP) for k, s in sorted(said.items()) if reader.has_frames and k not in tree.subjects and not any(k == c[0] for c in tree.clips['color'])]
-    out += [_defect(reader, p, '', 'folder of a subject who is not in the sheet', 'passed over') for k, p in sorted(tree.subjects.items()) if k not in said]
+    placed = {*tree.subjects, *(c[0] for c in tree.clips['color'])}
+    out += [_defect(reader, top, s, 'subject in the sheet, no folder', 'no clip', NO_CLIP)
+            for k, s in sorted(said.items()) if reader.has_frames and k not in placed]
+    out += [_defect(reader, p, '', 'folder of a subject who is not in the sheet', 'passed over')
+            for k, p in sorted(tree.subjects.items()) if k not in said]
     return out
 
 # %% ../../nbs/11_casme3.ipynb #cell-054
@@ -632,29 +755,47 @@ def _look(path) -> str|None:
     "A fault one can see from the first and last bytes of a frame, or None."
     try:
         with open(path, 'rb') as f:
-            head = f.read(32); size = f.seek(0, os.SEEK_END); f.seek(max(0, size-4096)); tail = f.read()
+            head = f.read(32)
+            size = f.seek(0, os.SEEK_END)
+            f.seek(max(0, size-4096))
+            tail = f.read()
     except OSError as e: return f'cannot be read ({e.strerror})'
     if str(path).lower().endswith('png'):
         if not head.startswith(b'\x89PNG'): return 'not a png'
         if b'IEND' not in tail: return 'cut off'
-        return None if head[24:26] == b'\x10\0' else f'{head[24]}-bit depth where 16 are expected' if head[25] == 0 else 'a colour png where depth is expected'
+        if head[24:26] == b'\x10\0': return None
+        return 'a colour png where depth is expected' if head[25] else f'{head[24]}-bit depth where 16 are expected'
     if not head.startswith(b'\xff\xd8'): return 'not a jpg'
     return None if b'\xff\xd9' in tail and tail.rfind(b'\xff\xd9') > tail.rfind(b'\xff\xda') else 'cut off'
 
 def _frame_defects(reader) -> list[dict]:
+    "Frames of clips with a fault that shows at their ends."
     frames = dict.fromkeys(f for files in reader._files for v in files.values() for f in v if f)
-    return [_defect(reader, f, Path(f).stem, fault, 'reading it raises; a run uses the nearest frame', REPAIRED) for f in frames if (fault := _look(f))]
+    return [_defect(reader, f, Path(f).stem, fault, 'reading it raises; a run uses the nearest frame', REPAIRED)
+            for f in frames if (fault := _look(f))]
 
 def _signal_defects(reader) -> list[dict]:
     "Physiology files that cannot be read, and clips that lie outside the recording."
     out = []
     for s, rows in reader.meta.groupby('subject') if reader.has_signals else ():
         try: sig = reader.signals(s)
-        except DataError as e: out.append(_defect(reader, reader.tree.texts[_key(s)][0], s, str(e).split(str(reader.tree.texts[_key(s)][0]))[-1].strip(':, '), 'reading it raises; a run leaves the subject out', NO_CLIP)); continue
+        except DataError as e:
+            text = reader.tree.texts[_key(s)][0]
+            why = str(e).split(str(text))[-1].strip(':, ')
+            out.append(_defect(reader, text, s, why, 'reading it raises; a run leaves the subject out', NO_CLIP))
+            continue
         if sig is None: continue
         end = sig.start_s + sig.duration_s()
-        out += [_defect(reader, sig.source, r.trial, f'clip at {r.start_s:.1f} s, recording ends at {end:.1f} s', 'no signals for this clip', REPAIRED) for r in rows.itertuples() if r.start_s + r.length_s > end]
+        out += [_defect(reader, sig.source, r.trial, f'clip at {r.start_s:.1f} s, recording ends at {end:.1f} s',
+                        'no signals for this clip', REPAIRED)
+                for r in rows.itertuples() if r.start_s + r.length_s > end]
     return out
+
+def _audit(reader) -> pd.DataFrame:
+    "Everything wrong or odd about a copy and what is done about it: [file, row, defect, action]."
+    found = reader.defects + _tree_defects(reader) + _frame_defects(reader) + _signal_defects(reader)
+    columns = ['file', 'row', 'defect', 'action']
+    return pd.DataFrame([{k: d[k] for k in columns} for d in found], columns=columns)
 
 def audit(root=None, part:str='C', **reader) -> pd.DataFrame:
     "The audit of one's own copy: [file, row, defect, action]. Further settings as in `CasMe3`."
@@ -667,12 +808,16 @@ def annotations(root=None,              # folder of the set; sheets are enough
                 sheet:str|None=None,    # file or sheet name, where several have the same form
                 strict:bool=False       # stop at the first row that is repaired or left out
                ) -> Prepared:
-    "The action units of every labelled row as a `Prepared` set: x = {'features': (N, F) float32 of 0 and 1}, provenance 'annotation' ('simulated' for a twin)."
+    """The action units of every labelled row as a `Prepared` set: x = {'features': (N, F) float32 of 0 and 1}.
+
+    Its provenance is 'annotation' ('simulated' for a twin)."""
     o = _open(root, part, classes, sheet)
     if strict: _stop(o.defects, o.root)
     x, features = action_units(o.rows.au)
     settings = dict(part=str(part).upper(), classes=classes, features='action units')
     provenance = 'simulated' if provenance_of(o.root) == 'simulated' else 'annotation'
-    info = dict(name='casme3', settings=settings, fingerprint=fingerprint([o.path], settings | dict(sheet=o.sheet, code=code_key(annotations)), o.root), signals=[], feature_names=features,
-                defects=[{k: str(d[k]) for k in ('file', 'row', 'defect', 'action')} for d in o.defects], account=o.ledger.close(**units(o.rows)))
+    known = fingerprint([o.path], settings | dict(sheet=o.sheet, code=code_key(annotations)), o.root)
+    defects = [{k: str(d[k]) for k in ('file', 'row', 'defect', 'action')} for d in o.defects]
+    info = dict(name='casme3', settings=settings, fingerprint=known, signals=[], feature_names=features,
+                defects=defects, account=o.ledger.close(**units(o.rows)))
     return Prepared(dict(features=x), o.rows[META], o.names, provenance, info)

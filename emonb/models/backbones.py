@@ -29,7 +29,10 @@ def hub_reachable() -> bool:
 def _noise_pictures(in_chans, size, seed, n=16):
     "Smooth random pictures `(n, in_chans, size, size)`: noise at several scales, mean 0, deviation 1."
     g = torch.Generator().manual_seed(seed)
-    x = sum(nn.functional.interpolate(torch.randn(n, in_chans, s, s, generator=g), size=(size, size), mode='bilinear') for s in (4, 8, 16, 32, size))
+    def scaled(s):
+        noise = torch.randn(n, in_chans, s, s, generator=g)
+        return nn.functional.interpolate(noise, size=(size, size), mode='bilinear')
+    x = sum(scaled(s) for s in (4, 8, 16, 32, size))
     return (x - x.mean()) / x.std()
 
 def _set_norm_scales(net, x):
@@ -37,7 +40,8 @@ def _set_norm_scales(net, x):
     def measure(norm, inputs):
         norm.running_mean.zero_()
         norm.running_var.copy_(inputs[0].square().mean((0, 2, 3)))
-    hooks = [m.register_forward_pre_hook(measure) for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    hooks = [m.register_forward_pre_hook(measure) for m in norms]
     with torch.no_grad(): net.forward_features(x)
     for h in hooks: h.remove()
 
@@ -48,9 +52,11 @@ def _create(name, in_chans, pretrained, img_size):
     base = name.split('.')[0].removeprefix('timm/')
     if base not in known:
         close = difflib.get_close_matches(base, known, 5) or difflib.get_close_matches(base[:6], known, 5)
-        raise EmonbError(f"backbone={name!r} is not a timm model; close names: {', '.join(close) or 'none'} (timm.list_models() has all {len(known)})") from None
-    options = dict(zero_init_last=False) if not pretrained else {}
-    for extra in (dict(options, dynamic_img_size=True), dict(options, img_size=img_size), options, dict(img_size=img_size), {}):
+        raise EmonbError(f"backbone={name!r} is not a timm model; close names: {', '.join(close) or 'none'} "
+                         f'(timm.list_models() has all {len(known)})')
+    plain = dict(zero_init_last=False) if not pretrained else {}
+    sized, told = dict(plain, dynamic_img_size=True), dict(plain, img_size=img_size)
+    for extra in (sized, told, plain, dict(img_size=img_size), {}):
         try: return timm.create_model(name, pretrained=pretrained, in_chans=in_chans, num_classes=0, **extra)
         except TypeError as e:
             if not extra or 'unexpected keyword' not in str(e): raise
@@ -61,10 +67,11 @@ def _with_weights(name, in_chans, weights, seed, img_size):
     if weights != 'random':
         hub_reachable()
         try: return _create(name, in_chans, True, img_size).eval(), 'imagenet'
-        except (OSError, RuntimeError) as e:                # no connection and not in the cache; or timm has no weights for it
+        except (OSError, RuntimeError) as e:    # no connection and not in the cache; or timm has no weights for it
             if weights == 'imagenet':
-                raise EmonbError(f'ImageNet weights of {name} could not be had ({type(e).__name__}); connect to {huggingface_hub.constants.ENDPOINT}, '
-                                 f'fill the hub cache, or use weights=random') from None
+                raise EmonbError(f'ImageNet weights of {name} could not be had ({type(e).__name__}); connect to '
+                                 f'{huggingface_hub.constants.ENDPOINT}, fill the hub cache, '
+                                 'or use weights=random') from None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = _create(name, in_chans, False, img_size).eval()
@@ -75,7 +82,7 @@ def _with_weights(name, in_chans, weights, seed, img_size):
 class FrameBackbone(nn.Module):
     """Any timm network as frames `(B, in_chans, H, W)` float → tokens `(B, P, dim)` of its last feature map.
 
-    `.weights` is 'imagenet' or 'random' (as obtained), `.weight_hash` the sha256 of the state. Raises EmonbError for a name
+    `.weights` is 'imagenet' or 'random' (as obtained), `.weight_hash` the sha256 of the state. EmonbError for a name
     timm does not know and for ImageNet weights that cannot be had. Paper 1, "color and depth backbone networks"."""
     def __init__(self,
                  name:str='resnet18',   # any timm model
@@ -93,7 +100,9 @@ class FrameBackbone(nn.Module):
     def weight_hash(self) -> str:
         "sha256 over names and values of the state, 64 hex digits."
         h = hashlib.sha256()
-        for k, v in sorted(self.net.state_dict().items()): h.update(k.encode()); h.update(v.detach().cpu().contiguous().numpy().tobytes())
+        for k, v in sorted(self.net.state_dict().items()):
+            h.update(k.encode())
+            h.update(v.detach().cpu().contiguous().numpy().tobytes())
         return h.hexdigest()
 
     def train(self, mode=True):
@@ -105,7 +114,8 @@ class FrameBackbone(nn.Module):
 
     def forward(self, x):
         "Frames `(B, in_chans, H, W)` → tokens `(B, P, dim)`."
-        if x.ndim != 4 or x.shape[1] != self.in_chans: raise EmonbError(f'{self.name} takes frames (B, {self.in_chans}, H, W), got {tuple(x.shape)}') from None
+        if x.ndim != 4 or x.shape[1] != self.in_chans:
+            raise EmonbError(f'{self.name} takes frames (B, {self.in_chans}, H, W), got {tuple(x.shape)}')
         f = self.net.forward_features(x)
         if f.ndim == 3: return f[:, getattr(self.net, 'num_prefix_tokens', 0):]
         return f.flatten(2).transpose(1, 2) if f.shape[1] == self.dim else f.flatten(1, 2)
@@ -120,7 +130,7 @@ def prepare_color(x:torch.Tensor,       # (…, T, 3, H, W) uint8 RGB; T = 0 is 
                  ) -> torch.Tensor:     # (…, T, 3 or 6, H, W) float32
     "Colour frames as a backbone takes them, in units of ImageNet's deviation."
     one_of('color_mode', mode, color_chans)
-    if x.dtype != torch.uint8: raise EmonbError(f'prepare_color takes uint8 RGB, got {x.dtype}') from None
+    if x.dtype != torch.uint8: raise EmonbError(f'prepare_color takes uint8 RGB, got {x.dtype}')
     mean, std = (torch.tensor(v, device=x.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     frame = (x.float() / 255 - mean) / std
     if mode == 'frame': return frame
@@ -129,12 +139,13 @@ def prepare_color(x:torch.Tensor,       # (…, T, 3, H, W) uint8 RGB; T = 0 is 
 
 # %% ../../nbs/30_backbones.ipynb #cell-023
 def prepare_depth(x:torch.Tensor,           # (…, T, 2, H, W): distance in mm, validity 0/1
-                  mode:str='onset',         # 'onset' (change since the onset, per 10 mm) or 'frame' (relief, per 100 mm)
+                  mode:str='onset',         # 'onset' (change since it, per 10 mm) or 'frame' (relief, per 100 mm)
                   validity:bool=False       # append the validity as a channel
                  ) -> torch.Tensor:         # (…, T, 1 or 2, H, W) float32
     "Depth frames as a backbone takes them; not measured = 0."
     one_of('depth_mode', mode, depth_chans)
-    if x.shape[-3] != 2: raise EmonbError(f'prepare_depth takes (…, T, 2, H, W): millimetres and validity; got {tuple(x.shape)}') from None
+    if x.shape[-3] != 2:
+        raise EmonbError(f'prepare_depth takes (…, T, 2, H, W): millimetres and validity; got {tuple(x.shape)}')
     mm, valid = x[..., :1, :, :].float(), (x[..., 1:, :, :] > 0).float()
     if mode == 'onset':
         valid = valid * valid[..., :1, :, :, :]
@@ -156,13 +167,13 @@ def _clip_frames(frames, mask, kind, mode, items):
     "Yield (n, t, input) for every real frame of every clip."
     for n in items:
         real = np.flatnonzero(mask[n])
-        if not len(real): raise EmonbError(f'clip {n} has no real frame in its mask; leave it out of the set') from None
+        if not len(real): raise EmonbError(f'clip {n} has no real frame in its mask; leave it out of the set')
         yield from zip([n]*len(real), real, _prepare(kind, frames[n][real], mode))
 
 # %% ../../nbs/30_backbones.ipynb #cell-029
 @torch.inference_mode()
 def extract_tokens(backbone:FrameBackbone,
-                   frames:np.ndarray,         # (N, T, 3, H, W) uint8 or (N, T, 2, H, W) mm and validity; may be memory-mapped
+                   frames:np.ndarray,         # (N, T, 3, H, W) uint8 or (N, T, 2, H, W) mm and validity; may be mapped
                    mask:np.ndarray,           # (N, T) bool, True = a real frame
                    kind:str='color',          # 'color' or 'depth'
                    mode:str='frame',          # of prepare_color or prepare_depth
@@ -170,18 +181,18 @@ def extract_tokens(backbone:FrameBackbone,
                    device:str='cpu',
                    show:bool=True             # a progress line
                   ) -> np.ndarray:            # (N, T, P, D) float16, 0 where the mask is False
-    "Tokens of every real frame (the first real frame is taken as the onset). EmonbError if a frame gives fewer than 8 tokens or a value that float16 cannot hold."
+    """Tokens of every real frame (the first real frame is taken as the onset).
+
+    EmonbError if a frame gives fewer than 8 tokens or a value that float16 cannot hold."""
     one_of('kind', kind, ['color', 'depth'])
-    device = device_of(device); backbone = backbone.to(device).eval()
-    items = progress(range(len(frames)), f'{kind} tokens ({backbone.name}, {backbone.weights} weights)') if show else range(len(frames))
+    device = device_of(device)
+    backbone, items = backbone.to(device).eval(), range(len(frames))
+    if show: items = progress(items, f'{kind} tokens ({backbone.name}, {backbone.weights} weights)')
     out, held = None, []
     def run():
         nonlocal out
         tokens = backbone(torch.stack([x for *_, x in held]).to(device)).float().cpu().numpy()
-        if tokens.shape[1] < MIN_TOKENS:
-            raise EmonbError(f'{backbone.name} gives {tokens.shape[1]} tokens for a frame of {tuple(held[0][2].shape[1:])} pixels, guided attention needs {MIN_TOKENS}; use larger crops or another backbone') from None
-        if not np.abs(tokens).max() < np.finfo(np.float16).max:
-            raise EmonbError(f'{backbone.name} gives values that float16 cannot hold (clip {held[0][0]}); look at that clip or use other weights') from None
+        _hold(backbone, tokens, *held[0])
         if out is None: out = np.zeros((*frames.shape[:2], *tokens.shape[1:]), np.float16)
         out[[n for n, *_ in held], [t for _, t, _ in held]] = tokens
         held.clear()
@@ -191,10 +202,21 @@ def extract_tokens(backbone:FrameBackbone,
     if held: run()
     return out
 
+def _hold(backbone, tokens, clip, _, x):
+    "EmonbError for tokens of a batch, whose first frame is `x` of `clip`, that are too few or too large."
+    if tokens.shape[1] < MIN_TOKENS:
+        raise EmonbError(f'{backbone.name} gives {tokens.shape[1]} tokens for a frame of {tuple(x.shape[1:])} pixels, '
+                         f'guided attention needs {MIN_TOKENS}; use larger crops or another backbone')
+    if not np.abs(tokens).max() < np.finfo(np.float16).max:
+        raise EmonbError(f'{backbone.name} gives values that float16 cannot hold (clip {clip}); '
+                         'look at that clip or use other weights')
+
 # %% ../../nbs/30_backbones.ipynb #cell-037
 def token_key(backbone:FrameBackbone,
               source:str,         # fingerprint of the prepared frames
               kind:str, mode:str, batch:int=32) -> str:
     "16 hex digits that change with the frames, the weights and every setting of `extract_tokens`."
-    return fingerprint(settings=dict(source=source, name=backbone.name, in_chans=backbone.in_chans, weights=backbone.weight_hash, kind=kind, mode=mode, batch=batch,
-                                     torch=torch.__version__, timm=timm.__version__, code=code_key(extract_tokens, FrameBackbone)))
+    return fingerprint(settings=dict(source=source, name=backbone.name, in_chans=backbone.in_chans,
+                                     weights=backbone.weight_hash, kind=kind, mode=mode, batch=batch,
+                                     torch=torch.__version__, timm=timm.__version__,
+                                     code=code_key(extract_tokens, FrameBackbone)))
