@@ -30,33 +30,36 @@ def gabor(hz:float, width:float,       # centre; standard deviation of the passe
 
 # %% ../../nbs/40a_eeg_power.ipynb #cell-027
 class PowerFrontEnd(nn.Module):
-    """Windows of signals → tokens, one for each `pool` samples, `stride` apart.
+    """Windows of signals → tokens, one for each `pool` samples, `stride` apart, and one for the whole window.
 
     x (B, in_chans, length) → (B, num_tokens, features): relative log power of each band, the mean over bands, the
     asymmetry of each wide filter, the mean; of every channel."""
-    GAIN = 3.
+    GAIN, LEVEL, STEP = 3., 3., 2         # every second sample of a filter's output is enough for its mean
     def __init__(self, *, in_chans=40, length=128, rate=128., kernel=33, pool=32, stride=16):
         super().__init__()
         if length < pool:
-            raise EmonbError(f'a window of {length} samples is shorter than pool={pool}; give longer windows or a smaller pool')
+            raise EmonbError(f'a window of {length} samples is shorter than pool={pool}; '
+                             'give longer windows or a smaller pool')
         self.in_chans, self.length, self.pool, self.stride = in_chans, length, pool, stride
         bands = [gabor(hz, hz/4, kernel, rate) for hz in BANDS]
         forms = [gabor(hz, hz/2, kernel, rate, odd=k % 2) for k, hz in enumerate(FORMS)]
         self.filters = nn.Parameter(torch.stack([*bands, *forms])[:, None])
-        self.num_tokens = (length - pool)//stride + 1
+        self.num_tokens = (length - pool)//stride + 2
         self.features = in_chans*(len(BANDS) + 1 + len(FORMS) + 1)
 
-    def mean(self, y): return F.avg_pool1d(y, self.pool, self.stride)
+    def mean(self, y, step=STEP):
+        parts = F.avg_pool1d(y, self.pool//step, self.stride//step)
+        return torch.cat([parts, y.mean(-1, keepdim=True)], -1)
 
     def forward(self, x):
         B, C, n = len(x), self.in_chans, len(BANDS)
         one = x.reshape(B*C, 1, -1)
-        y = F.conv1d(one, self.filters, padding='same')
+        y = F.conv1d(one, self.filters, stride=self.STEP, padding=self.filters.shape[-1]//2)
         square = self.mean(y.square()) + 1e-4
         power = .5*square[:, :n].log()
         level = power.mean(1, keepdim=True)
         form = self.mean(y[:, n:]*y[:, n:].abs())/square[:, n:]
-        out = torch.cat([self.GAIN*(power - level), level, self.GAIN*form, self.mean(one)], 1)
+        out = torch.cat([self.GAIN*(power - level), self.LEVEL*level, self.GAIN*form, self.mean(one, 1)], 1)
         return out.reshape(B, self.features, -1).transpose(1, 2)
 
 # %% ../../nbs/40a_eeg_power.ipynb #cell-031
@@ -87,5 +90,6 @@ POWER_RECIPE = dict(epochs=10, batch=32, lr=1e-3, weight_decay=1e-2, optimizer='
                     class_weights=True)
 SYSTEMS = [
     register_model('eeg_power', EEGPower, inputs=('bio',), takes=('bio',), recipe=POWER_RECIPE,
-                   source='ours: power and form of rhythms through learned filters, then the encoder of eeg_transformer'),
+                   source='ours: power and form of rhythms through learned filters, then the encoder of '
+                          'eeg_transformer'),
 ]

@@ -36,12 +36,13 @@ def train_values(net,                     # gives (B, K): `DeepFusion(num_classe
                  epochs:int=10, batch:int=64, lr:float=1e-3, weight_decay:float=1e-2,
                  mse:float=.5,            # share of squared error in the loss; the rest is 1 − CCC
                  seed:int=0, device:str='cpu'):
-    "Train for a fixed number of epochs; gives the network and the mean loss of each. `EmonbError` where y does not fit x."
+    "Train for a fixed number of epochs; gives the network and the mean loss of each. `EmonbError` if y does not fit x."
     y = np.asarray(y, np.float32)
     n = len(y)
     if y.ndim != 2 or any(len(v) != n for v in x.values()):
-        raise EmonbError(f'y has shape {y.shape} for {[len(v) for v in x.values()]} rows; give (N, K), one row a sample')
-    if not np.isfinite(y).all(): raise EmonbError(f'{(~np.isfinite(y)).any(1).sum()} rows of y are not finite; leave them out')
+        raise EmonbError(f'y has shape {y.shape} for {[len(v) for v in x.values()]} rows; '
+                         'give (N, K), one row a sample')
+    if bad := int((~np.isfinite(y)).any(1).sum()): raise EmonbError(f'{bad} rows of y are not finite; leave them out')
     seed_everything(fold_seed(seed, 'values'))
     net, y = net.to(device).train(), torch.from_numpy(y).to(device)
     optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=lr, weight_decay=weight_decay)
