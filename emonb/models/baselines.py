@@ -34,7 +34,7 @@ class ScoredSVC(LinearSVC):
         return e/e.sum(1, keepdims=True)
 
 def scored_support_vectors(*, C:float=.01):
-    "As `support_vectors`, with scores that a trial's windows can be averaged by; what is missing (NaN) becomes the median."
+    "As `support_vectors`, with scores that a trial's windows can be averaged by; what is missing becomes the median."
     return make_pipeline(SimpleImputer(strategy='median', keep_empty_features=True), StandardScaler(),
                          ScoredSVC(C=C, class_weight='balanced', dual='auto', max_iter=5000))
 
@@ -59,7 +59,8 @@ SYSTEMS = [
                    source='differential entropy, linear support vector machine, trials by mean score'),
     register_model('entropy_face_linear', scored_support_vectors, inputs=('features', 'face_pixels'), kind='baseline',
                    preparations=dict(features='differential_entropy', face_pixels='face_pixels'),
-                   source='differential entropy and 16 × 16 grey pixels, linear support vector machine, trials by mean score'),
+                   source='differential entropy and 16 × 16 grey pixels, linear support vector machine, '
+                          'trials by mean score'),
     register_model('annotation', annotation_model, inputs=('features',), kind='baseline',
                    preparations=dict(features='action_units'),
                    source='action units as coded by hand, logistic regression'),

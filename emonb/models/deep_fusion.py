@@ -23,7 +23,7 @@ from .registry import register_model
 MODALITIES = 'bio', 'eeg', 'peripheral', 'face'
 
 def check_modalities(modalities):
-    "The modalities as a tuple; EmonbError for an empty list, an unknown or doubled name, or `bio` beside a part of itself."
+    "The modalities as a tuple; EmonbError for none, an unknown or doubled name, or `bio` beside a part of itself."
     modalities = (modalities,) if isinstance(modalities, str) else tuple(modalities)
     if not modalities: raise EmonbError(f"no modality given; choose from {', '.join(MODALITIES)}")
     for m in modalities: one_of('modality', m, MODALITIES)
@@ -59,8 +59,8 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
     """Signals and faces of one second → logits of high valence and/or arousal.
 
     batch: 'bio' (B, in_chans, length) float, scaled; 'face' (B, frames, 3, 64, 64) uint8 or 'face_maps'
-    (B, frames, 128, 6, 6); 'face_mask' (or 'mask') (B, frames) bool, optional → logits (B, num_classes), one for a target of two classes; with
-    `return_attention` also {'eeg'|'bio'|'peripheral': (B, num_layers, heads, length, length)}.
+    (B, frames, 128, 6, 6); 'face_mask' (or 'mask') (B, frames) bool, optional → logits (B, num_classes), one for a
+    target of two classes; with `return_attention` also {'eeg'|'bio'|'peripheral': (B, num_layers, heads, N, N)}.
     `modalities`: any of bio (all signals), eeg (the first `eeg_chans`), peripheral (the rest), face. `front_end`:
     'samples' (the paper) or 'power'. A modality is missing where `face_mask` has no True, 'bio_mask' (B,) is False or
     its row holds NaN; with `modality_drop` each is dropped with that probability while training.
@@ -95,7 +95,8 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
         if 'bio' not in batch:
             raise EmonbError(f"the batch has no 'bio', which modality {name} needs; it holds {', '.join(batch)}")
         bio = batch['bio']
-        x, there = without_gaps({'bio': bio, 'eeg': bio[:, :self.eeg_chans], 'peripheral': bio[:, self.eeg_chans:]}[name])
+        kinds = {'bio': bio, 'eeg': bio[:, :self.eeg_chans], 'peripheral': bio[:, self.eeg_chans:]}
+        x, there = without_gaps(kinds[name])
         return x, there & batch['bio_mask'].bool() if 'bio_mask' in batch else there
 
     def faces(self, batch):
@@ -109,7 +110,8 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
 
     def there(self, batch):
         "(B, modalities) which modality is there, row by row."
-        return torch.stack([self.faces(batch)[1] if m == 'face' else self.signals(batch, m)[1] for m in self.modalities], 1)
+        rows = [self.faces(batch)[1] if m == 'face' else self.signals(batch, m)[1] for m in self.modalities]
+        return torch.stack(rows, 1)
 
     def kept(self, there):
         "(B, modalities) which are there → which are used: while training each is dropped at times, never the last one."
@@ -137,7 +139,8 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
     def or_stand_in(self, name, features, used):
         "The features (B, out_dim) of a modality where it is used, elsewhere what stands in."
         if name in self.stand_in: return torch.where(used[:, None], features, self.stand_in[name])
-        return features if used.all() or name == 'face' else features*used[:, None]     # a lost face: a bias, as the paper's
+        if name == 'face' or used.all(): return features                # a lost face gives a bias (chapter 41)
+        return features*used[:, None]
 
     def forward_head(self, features):
         "The features side by side → logits (B, num_classes)."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BANDS', 'FORMS', 'POWER_RECIPE', 'SYSTEMS', 'gabor', 'PowerFrontEnd', 'EEGPower']
 
-# %% ../../nbs/40a_eeg_power.ipynb #cell-002
+# %% ../../nbs/40a_eeg_power.ipynb #cell-021
 import math
 
 import torch
@@ -16,7 +16,7 @@ from ..core import EmonbError
 from .eeg_transformer import EEGTransformer
 from .registry import register_model
 
-# %% ../../nbs/40a_eeg_power.ipynb #cell-005
+# %% ../../nbs/40a_eeg_power.ipynb #cell-024
 BANDS = 6., 10., 20., 34.     # Hz: theta, alpha, beta, gamma, where the learned filters begin
 FORMS = 14., 14.              # Hz: two wide ones, an even and an odd, for the form of a wave
 
@@ -28,38 +28,41 @@ def gabor(hz:float, width:float,       # centre; standard deviation of the passe
     h = wave(2*math.pi*hz*t)*torch.exp(-.5*(2*math.pi*width*t)**2)
     return h/h.norm()
 
-# %% ../../nbs/40a_eeg_power.ipynb #cell-008
+# %% ../../nbs/40a_eeg_power.ipynb #cell-027
 class PowerFrontEnd(nn.Module):
-    """Windows of signals → tokens, one for each `pool` samples, `stride` apart.
+    """Windows of signals → tokens, one for each `pool` samples, `stride` apart, and one for the whole window.
 
     x (B, in_chans, length) → (B, num_tokens, features): relative log power of each band, the mean over bands, the
     asymmetry of each wide filter, the mean; of every channel."""
-    GAIN = 3.
+    GAIN, LEVEL, STEP = 3., 3., 2         # every second sample of a filter's output is enough for its mean
     def __init__(self, *, in_chans=40, length=128, rate=128., kernel=33, pool=32, stride=16):
         super().__init__()
         if length < pool:
-            raise EmonbError(f'a window of {length} samples is shorter than pool={pool}; give longer windows or a smaller pool')
+            raise EmonbError(f'a window of {length} samples is shorter than pool={pool}; '
+                             'give longer windows or a smaller pool')
         self.in_chans, self.length, self.pool, self.stride = in_chans, length, pool, stride
         bands = [gabor(hz, hz/4, kernel, rate) for hz in BANDS]
         forms = [gabor(hz, hz/2, kernel, rate, odd=k % 2) for k, hz in enumerate(FORMS)]
         self.filters = nn.Parameter(torch.stack([*bands, *forms])[:, None])
-        self.num_tokens = (length - pool)//stride + 1
+        self.num_tokens = (length - pool)//stride + 2
         self.features = in_chans*(len(BANDS) + 1 + len(FORMS) + 1)
 
-    def mean(self, y): return F.avg_pool1d(y, self.pool, self.stride)
+    def mean(self, y, step=STEP):
+        parts = F.avg_pool1d(y, self.pool//step, self.stride//step)
+        return torch.cat([parts, y.mean(-1, keepdim=True)], -1)
 
     def forward(self, x):
         B, C, n = len(x), self.in_chans, len(BANDS)
         one = x.reshape(B*C, 1, -1)
-        y = F.conv1d(one, self.filters, padding='same')
+        y = F.conv1d(one, self.filters, stride=self.STEP, padding=self.filters.shape[-1]//2)
         square = self.mean(y.square()) + 1e-4
         power = .5*square[:, :n].log()
         level = power.mean(1, keepdim=True)
         form = self.mean(y[:, n:]*y[:, n:].abs())/square[:, n:]
-        out = torch.cat([self.GAIN*(power - level), level, self.GAIN*form, self.mean(one)], 1)
+        out = torch.cat([self.GAIN*(power - level), self.LEVEL*level, self.GAIN*form, self.mean(one, 1)], 1)
         return out.reshape(B, self.features, -1).transpose(1, 2)
 
-# %% ../../nbs/40a_eeg_power.ipynb #cell-012
+# %% ../../nbs/40a_eeg_power.ipynb #cell-031
 class EEGPower(EEGTransformer):
     """Window of signals → feature vector: an `EEGTransformer` whose tokens are power and form of rhythms.
 
@@ -82,10 +85,11 @@ class EEGPower(EEGTransformer):
                              "expected; set in_chans and length to what prepare made")
         return self.drop(self.embed(self.front_end(x)) + self.position)
 
-# %% ../../nbs/40a_eeg_power.ipynb #cell-017
-POWER_RECIPE = dict(epochs=10, batch=32, lr=1e-3, weight_decay=1e-2, optimizer='adamw', schedule='cosine', loss='bce',
+# %% ../../nbs/40a_eeg_power.ipynb #cell-036
+POWER_RECIPE = dict(epochs=6, batch=64, lr=2e-3, weight_decay=1e-2, optimizer='adamw', schedule='cosine', loss='bce',
                     class_weights=True)
 SYSTEMS = [
     register_model('eeg_power', EEGPower, inputs=('bio',), takes=('bio',), recipe=POWER_RECIPE,
-                   source='ours: power and form of rhythms through learned filters, then the encoder of eeg_transformer'),
+                   source='ours: power and form of rhythms through learned filters, then the encoder of '
+                          'eeg_transformer'),
 ]

@@ -42,7 +42,8 @@ class FaceCNN(nn.Module):
 
     def forward(self, face):
         if face.ndim != 4 or tuple(face.shape[1:]) != (self.in_chans, 64, 64):
-            raise EmonbError(f"face images of shape {tuple(face.shape)} given, (batch, {self.in_chans}, 64, 64) expected; crop to 64 × 64 in prepare")
+            raise EmonbError(f"face images of shape {tuple(face.shape)} given, (batch, {self.in_chans}, 64, 64) "
+                             "expected; crop to 64 × 64 in prepare")
         return self.layers(as_float(face))
 
 # %% ../../nbs/41_face_net.ipynb #cell-008
@@ -80,7 +81,7 @@ class AffectCNN(nn.Module):
 
 # %% ../../nbs/41_face_net.ipynb #cell-037
 def vary(x, generator):
-    "A batch (B, 3, 64, 64) uint8 → float in [0, 1], half of it mirrored, moved by up to 2 px, the light of each changed."
+    "A batch (B, 3, 64, 64) uint8 → float in [0, 1], half of it mirrored, moved by up to 2 px, the light changed."
     x = x.float()/255
     x = torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < .5, x.flip(-1), x)
     down, across = (2 + torch.randint(-2, 3, (2,), generator=generator)).tolist()
@@ -183,8 +184,11 @@ class FaceNet(nn.Module):
         return out.reshape(N, T, *out.shape[1:])
 
 # %% ../../nbs/41_face_net.ipynb #cell-024
+WEIGHTS = 'results/pretrain_face/face_cnn.safetensors'     # of notebook 89
+TWIN_WEIGHTS = 'face_cnn_SIMULATED.safetensors'            # beside it, trained on the twin
+
 def save_weights(net:AffectCNN, folder, provenance:str, note:dict) -> Path:
-    "The CNN's weights in `folder`, with a note (plain JSON) on what they were trained on, SIMULATED in the file's name if so."
+    "The CNN's weights in `folder`, with a note (JSON) on what they were trained on; SIMULATED in its name if so."
     real = provenance == 'real'
     said = dict(data='AFEW-VA' if real else 'SIMULATED twin of AFEW-VA', provenance=provenance, **note)
     name = Path(WEIGHTS).name if real else TWIN_WEIGHTS
@@ -218,7 +222,8 @@ def load_cnn(net, path, quiet:bool=False) -> str:
     note, weights, own = weights_note(path), load_file(path), face.cnn.state_dict()
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in own.items()}:
         odd = sorted({k for k in own | weights if k not in own or k not in weights or own[k].shape != weights[k].shape})
-        raise DataError(f"{path}: weights of another network ({', '.join(odd[:3])} …); write them with AffectCNN.save_cnn")
+        raise DataError(f"{path}: weights of another network ({', '.join(odd[:3])} …); "
+                        "write them with AffectCNN.save_cnn")
     if spoilt := next((k for k, v in weights.items() if not v.isfinite().all()), None):
         raise DataError(f"{path}: tensor {spoilt} holds NaN or infinity, so these weights cannot be used; "
                         "write them anew with AffectCNN.save_cnn")
@@ -228,8 +233,6 @@ def load_cnn(net, path, quiet:bool=False) -> str:
     return face.weights
 
 # %% ../../nbs/41_face_net.ipynb #cell-041
-WEIGHTS, TWIN_WEIGHTS = 'results/pretrain_face/face_cnn.safetensors', 'face_cnn_SIMULATED.safetensors'    # of notebook 89
-
 def find_weights(given:str,               # a file, 'random' or 'auto'
                  simulated:bool=False     # 'auto' may take weights of the twin
                 ) -> tuple[str, str]:
@@ -253,7 +256,7 @@ def write_maps(net, face, path, chunk=2000):
         out[i:i + chunk] = net.cnn_features(np.ascontiguousarray(face[i:i + chunk]))
     out.flush()
 
-# %% ../../nbs/41_face_net.ipynb #cell-044
+# %% ../../nbs/41_face_net.ipynb #cell-053
 def centre_maps(maps,            # (N, frames, …) of a frozen CNN, or any array of faces
                 mask,            # (N, frames) bool, True = a face was found
                 who,             # (N,) the person
@@ -269,7 +272,7 @@ def centre_maps(maps,            # (N, frames, …) of a frozen CNN, or any arra
     return out
 
 def face_pixels(face, mask, side:int=16) -> np.ndarray:
-    "Faces (N, frames, 3, 64, 64) uint8 and their mask → (N, side²): mean grey pixels of a window; NaN where no face was found."
+    "Faces (N, frames, 3, 64, 64) uint8, their mask → (N, side²): mean grey pixels of a window, NaN without a face."
     small = torch.nn.functional.adaptive_avg_pool2d
     out = np.full((len(face), side*side), np.nan, np.float32)
     for i in range(0, len(face), 256):
