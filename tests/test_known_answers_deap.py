@@ -5,7 +5,12 @@ from dataclasses import replace
 
 import numpy as np, pandas as pd, pytest
 
-from emonb.data.simulate_deap import deap_set
+from emonb.core import EmonbError
+from emonb.data.deap import RATE
+from emonb.data.deap_evidence import BACK, LEFT, RIGHT
+from emonb.data.deap_twins import DEAP_CHOOSE, DEAP_FINGERPRINTS, DEAP_JUDGE, DEAP_TWINS, deap_fingerprint, deap_twin
+from emonb.data.simulate_deap import DeapTwin, bdf_trial, dat_trial, deap_set, deap_windows, truth_table, write_deap
+from emonb.signals.eeg import band_features
 from emonb.experiments.deap import DEAP, FLOORS, blocks, folds_of, settle, systems
 from emonb.study.experiment import check_parameters, judge_all, settled
 from emonb.study.metrics import agreement, null_band, paired, permutation_null, scores
@@ -263,3 +268,88 @@ def test_random_block_labels_on_real_skin_conductance(real):
         means.append(shuffled_and_grouped(np.stack([c[:n] for c in columns], 1), np.arange(n)//12, draws=10).mean(0))
     windows_uar, trials_uar = np.mean(means, 0)
     assert windows_uar > .6 and abs(trials_uar - .5) < .07, (windows_uar, trials_uar)
+
+
+# -- 5. twins whose evidence is in power or in form, never in a level
+
+def skews(x):
+    "Third moment of the slope of (…, samples) over its spread: the simplest number that knows the direction of time."
+    d = np.diff(x)
+    return (d**3).mean(-1)/(d**2).mean(-1)**1.5
+
+MEASURES = dict(level=lambda x: x.mean(-1), entropy=lambda x: band_features(x[:, :36]).reshape(len(x), -1), skew=skews)
+TELLS = dict(power='entropy', waveform='skew')     # kind → the one measure that finds its evidence
+
+
+@pytest.mark.parametrize('kind,seed', DEAP_FINGERPRINTS)
+def test_frozen_twins_are_those_that_were_judged(kind, seed):
+    now, known = deap_fingerprint(deap_twin(kind, seed)), DEAP_FINGERPRINTS[kind, seed]
+    assert now['truth'] == known['truth']
+    np.testing.assert_allclose(now['drawn'], known['drawn'], rtol=.01, atol=.01)
+
+
+def test_no_judging_seed_is_one_to_develop_on():
+    judged = [v for k in DEAP_TWINS for v in DEAP_JUDGE[k]]
+    assert len(set(judged)) == len(judged) == 6 and not set(judged) & set(DEAP_CHOOSE)
+    assert all(min(s.size) > 160 and s.evidence == k for k, s in DEAP_TWINS.items())
+
+
+@pytest.mark.parametrize('kind', TELLS)
+def test_only_one_measure_finds_the_evidence_in_new_people(kind):
+    data = drawn(subjects=6, trials=30, windows=4, effect=1.5, evidence=kind, seed=21)
+    for name, measure in MEASURES.items():
+        model = Straight(measure(data.x['bio']))
+        value, (low, high) = uar(data, 'subjects', model), band(data, 'subjects', model)
+        if name == TELLS[kind]: assert value > high + .1, (name, value, high)
+        else: assert low - .02 <= value <= high + .02, (name, value, low, high)
+
+
+def test_people_who_differ_make_power_harder_in_new_people():
+    found = {}
+    for gain in (0., .8):
+        data = drawn(subjects=6, trials=30, windows=4, effect=1.5, evidence='power', person_gain=gain, seed=22)
+        found[gain] = uar(data, 'subjects', Straight(MEASURES['entropy'](data.x['bio'])))
+    assert found[.8] < found[0.] - .03, found
+
+
+@pytest.mark.parametrize('kind', TELLS)
+def test_every_knob_at_zero_gives_none_of_it(kind):
+    s = DeapTwin(subjects=(1, 2), trials=4, seconds=3, evidence=kind, effect=(0.,)*3)
+    rows = list(truth_table(s).itertuples())
+    def drawn_by(s, row): return dat_trial(s, row, np.random.default_rng(0))
+    same = [drawn_by(s, r) for r in rows]
+    assert all(np.array_equal(same[0], x) for x in same)           # no person, trial, video, hour or label in it
+    for knob in ('person_gain', 'person_offset', 'trial_stamp', 'stimulus_stamp', 'clock_drift'):
+        one, other = (drawn_by(replace(s, **{knob: 1.}), r) for r in (rows[0], rows[-1]))
+        assert not np.array_equal(one, other), knob
+        with pytest.raises(EmonbError, match='0 or more'): deap_windows(replace(s, **{knob: -1.}))
+
+
+def test_raw_recordings_carry_the_same_form():
+    "Two separate writers; over the front the slope's skew has the sign of the evidence in both."
+    s = DeapTwin(subjects=(24,), trials=2, seconds=20, evidence='waveform')
+    row = next(truth_table(s).itertuples())
+    for e in (-2., 2.):
+        told = row._replace(valence_eeg=e, arousal_eeg=-e)
+        dat = dat_trial(s, told, np.random.default_rng(1))[:32, int(3*RATE):]
+        signals, codes = bdf_trial(s, told, np.random.default_rng(1))
+        at = int(np.flatnonzero(codes == 4)[0])
+        raw = np.stack(list(signals.values()))[:32, at:at + 20*512]
+        raw = (raw - raw.mean(0)).reshape(32, -1, 4).mean(-1)      # to 128 Hz
+        for x in (dat, raw):
+            assert np.sign(skews(x[RIGHT + LEFT]).mean()) == -np.sign(e) and np.sign(skews(x[BACK]).mean()) == np.sign(e)
+
+
+def test_a_level_has_no_gain_and_a_power_no_level():
+    with pytest.raises(EmonbError, match='evidence=level'): deap_set(2, 4, 2, person_gain=.4)
+    with pytest.raises(EmonbError, match='gain and length'): deap_set(2, 4, 2, evidence='power', gain=1.)
+    with pytest.raises(EmonbError, match='evidence'): deap_set(2, 4, 2, evidence='mixed')
+
+
+def test_the_oracle_is_written_with_the_truth(tmp_path):
+    import json
+    s = replace(deap_twin('waveform', 7), subjects=(1,), trials=3, seconds=2, fps=5, files=('dat',))
+    write_deap(tmp_path/'deap', s)
+    said = json.loads((tmp_path/'deap/SIMULATED.json').read_text())
+    assert set(said['oracle']) == {'eeg + peripheral + face', 'eeg', 'peripheral', 'face', 'all and the video'}
+    assert said['settings']['evidence'] == 'waveform' and said['version'] == 1
