@@ -298,9 +298,9 @@ def splits_within(meta, protocol:str,      # 'windows' or 'trials'
     found = make_splits(part, protocol, y=y[rows], n_splits=min(n_splits, most), per_subject=True)
     return [Split(protocol, s.name, rows[s.train], rows[s.test]) for s in found], notes
 
-# %% ../../nbs/50_splits.ipynb #cell-109
+# %% ../../nbs/50_splits.ipynb #cell-115
 def with_own_trials(meta, splits, k:int, most:int) -> Folds:
-    "Folds of left-out people, `k` of the person's trials moved into training; the first `most` of a session are tested by none."
+    "Folds of left-out people, `k` of their trials moved into training; the first `most` of a session are tested by none."
     if not 0 <= k <= most: raise EmonbError(f'{k} trials of {most} cannot be learnt from; give 0 to {most}')
     out = []
     for s in splits:
