@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BANDS', 'FORMS', 'POWER_RECIPE', 'SYSTEMS', 'gabor', 'PowerFrontEnd', 'EEGPower']
 
-# %% ../../nbs/40a_eeg_power.ipynb #cell-002
+# %% ../../nbs/40a_eeg_power.ipynb #cell-021
 import math
 
 import torch
@@ -16,7 +16,7 @@ from ..core import EmonbError
 from .eeg_transformer import EEGTransformer
 from .registry import register_model
 
-# %% ../../nbs/40a_eeg_power.ipynb #cell-005
+# %% ../../nbs/40a_eeg_power.ipynb #cell-024
 BANDS = 6., 10., 20., 34.     # Hz: theta, alpha, beta, gamma, where the learned filters begin
 FORMS = 14., 14.              # Hz: two wide ones, an even and an odd, for the form of a wave
 
@@ -28,7 +28,7 @@ def gabor(hz:float, width:float,       # centre; standard deviation of the passe
     h = wave(2*math.pi*hz*t)*torch.exp(-.5*(2*math.pi*width*t)**2)
     return h/h.norm()
 
-# %% ../../nbs/40a_eeg_power.ipynb #cell-008
+# %% ../../nbs/40a_eeg_power.ipynb #cell-027
 class PowerFrontEnd(nn.Module):
     """Windows of signals → tokens, one for each `pool` samples, `stride` apart.
 
@@ -59,7 +59,7 @@ class PowerFrontEnd(nn.Module):
         out = torch.cat([self.GAIN*(power - level), level, self.GAIN*form, self.mean(one)], 1)
         return out.reshape(B, self.features, -1).transpose(1, 2)
 
-# %% ../../nbs/40a_eeg_power.ipynb #cell-012
+# %% ../../nbs/40a_eeg_power.ipynb #cell-031
 class EEGPower(EEGTransformer):
     """Window of signals → feature vector: an `EEGTransformer` whose tokens are power and form of rhythms.
 
@@ -82,7 +82,7 @@ class EEGPower(EEGTransformer):
                              "expected; set in_chans and length to what prepare made")
         return self.drop(self.embed(self.front_end(x)) + self.position)
 
-# %% ../../nbs/40a_eeg_power.ipynb #cell-017
+# %% ../../nbs/40a_eeg_power.ipynb #cell-036
 POWER_RECIPE = dict(epochs=10, batch=32, lr=1e-3, weight_decay=1e-2, optimizer='adamw', schedule='cosine', loss='bce',
                     class_weights=True)
 SYSTEMS = [

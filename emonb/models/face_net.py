@@ -183,6 +183,8 @@ class FaceNet(nn.Module):
         return out.reshape(N, T, *out.shape[1:])
 
 # %% ../../nbs/41_face_net.ipynb #cell-024
+WEIGHTS, TWIN_WEIGHTS = 'results/pretrain_face/face_cnn.safetensors', 'face_cnn_SIMULATED.safetensors'    # of notebook 89
+
 def save_weights(net:AffectCNN, folder, provenance:str, note:dict) -> Path:
     "The CNN's weights in `folder`, with a note (plain JSON) on what they were trained on, SIMULATED in the file's name if so."
     real = provenance == 'real'
@@ -228,8 +230,6 @@ def load_cnn(net, path, quiet:bool=False) -> str:
     return face.weights
 
 # %% ../../nbs/41_face_net.ipynb #cell-041
-WEIGHTS, TWIN_WEIGHTS = 'results/pretrain_face/face_cnn.safetensors', 'face_cnn_SIMULATED.safetensors'    # of notebook 89
-
 def find_weights(given:str,               # a file, 'random' or 'auto'
                  simulated:bool=False     # 'auto' may take weights of the twin
                 ) -> tuple[str, str]:
@@ -253,7 +253,7 @@ def write_maps(net, face, path, chunk=2000):
         out[i:i + chunk] = net.cnn_features(np.ascontiguousarray(face[i:i + chunk]))
     out.flush()
 
-# %% ../../nbs/41_face_net.ipynb #cell-044
+# %% ../../nbs/41_face_net.ipynb #cell-047
 def centre_maps(maps,            # (N, frames, …) of a frozen CNN, or any array of faces
                 mask,            # (N, frames) bool, True = a face was found
                 who,             # (N,) the person

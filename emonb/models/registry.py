@@ -92,6 +92,7 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     flow_tokens='flow_nets',
     eeg_transformer='eeg_transformer',
     eeg_power='eeg_power',
+    deep_fusion_joint='values',
     face_net='face_net',
     deep_fusion='deep_fusion',
     deep_fusion_literal='deep_fusion',
