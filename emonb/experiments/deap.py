@@ -6,8 +6,8 @@
 __all__ = ['PROTOCOLS', 'PARAMETERS', 'TRAINED', 'PRESETS', 'WORDS', 'FLOORS', 'GONE', 'FACE', 'PEOPLE', 'OURS', 'SIZES', 'DEAP',
            'check', 'weights_of', 'counts_of', 'check_variants', 'twin_of', 'open_reader', 'settle', 'folds_of',
            'content_of', 'keep_maps', 'within_person', 'center_maps', 'keep_pixels', 'Rated', 'RatedRidge',
-           'rated_network', 'learn_ratings', 'mixed_precision', 'by_name', 'systems', 'windows_of', 'with_missing',
-           'kept_arrays', 'load_set', 'truth_of', 'targets_of', 'variants', 'blocks', 'told']
+           'rated_network', 'learn_ratings', 'mixed_precision', 'by_name', 'title_of', 'systems', 'windows_of',
+           'with_missing', 'kept_arrays', 'load_set', 'truth_of', 'targets_of', 'variants', 'blocks', 'told']
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-002
 from dataclasses import replace
@@ -129,6 +129,7 @@ def check_variants(p:Parameters):
     for name in ('without', 'own_trials'):
         if p[name] and 'subjects' not in listed(p.protocol):
             raise EmonbError(f'{name} is about new people, protocol subjects; {p.protocol!r} lacks it')
+    if p.modality_drop >= 1: raise EmonbError(f'modality_drop={p.modality_drop:g} leaves nothing; give a share below 1')
     if p.task == 'values' and (gone or p.replica or p.keep):
         what = 'without' if gone else 'replica' if p.replica else 'keep'
         raise EmonbError(f'task=values does not go with {what}; run them apart')
@@ -171,7 +172,7 @@ def settle(p:Parameters, reader=None) -> dict:
                 face_cnn='frozen' if frozen else 'trained')
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-014
-def folds_of(meta:pd.DataFrame, target:str, rule:str, protocol:str, n_splits:int=10, replica:bool=False,
+def folds_of(meta:pd.DataFrame, target:str, rule:str, protocol:str, n_splits:int=10, replica:bool|str=False,
              videos:int=2) -> Block:
     """The folds of a protocol: `windows` and `trials` within each subject, `subjects` leave one out,
     `stimulus_x_subject` leave one of `n_splits` groups of people and one of so many groups of `videos` out.
@@ -191,7 +192,7 @@ def folds_of(meta:pd.DataFrame, target:str, rule:str, protocol:str, n_splits:int
         raise DataError(f'{target}, {protocol}: no fold has two classes in its training part; '
                         'choose another rule or more trials')
     return Block(protocol, *map(list, zip(*good)), TARGETS[target], target, by_trial=True,
-                 replica=replica and protocol == 'windows', notes=notes)
+                 replica=protocol == 'windows' and replica, notes=notes)
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-021
 def content_of(weights:str) -> str:
@@ -300,6 +301,10 @@ def by_name(p:Parameters, data:Prepared, centred:str='') -> dict:
     return out
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-023
+def title_of(mods:tuple) -> str:
+    "What the paper's network on these modalities is called."
+    return f"deep fusion ({' + '.join(mods)})" if len(mods) > 1 else f'{mods[0]} alone'
+
 def systems(p:Parameters, data:Prepared|None=None) -> dict:
     "The systems asked for, each modality alone if wanted, differential entropy with a support vector machine."
     mods, freeze = p.modalities, p.face_cnn == 'frozen'
@@ -313,9 +318,9 @@ def systems(p:Parameters, data:Prepared|None=None) -> dict:
         recipe = Recipe(make, inputs=fusion_inputs(m, freeze), **how)
         return System('model', recipe, p.weights if face else '–', centred if face else '')
     sets = [mods] + ([(m,) for m in mods] if p.alone and len(mods) > 1 else [])
-    networks = {f"deep fusion ({' + '.join(m)})" if len(m) > 1 else f'{m[0]} alone': network(m) for m in sets}
+    networks = {title_of(m): network(m) for m in sets}
     linear = partial(scored_support_vectors if p.alike else support_vectors)
-    title = 'body statistics' if mods == ('peripheral',) else 'differential entropy'
+    title = 'body statistics' if 'peripheral' in mods and 'eeg' not in mods else 'differential entropy'
     title += ' + ridge' if p.task == 'values' else ' + linear SVM'
     simple = {title: System('baseline', Recipe(linear, inputs=('features',), scale=p.scale))}
     if p.alike and 'face' in mods:
@@ -394,7 +399,7 @@ def variants(p:Parameters, data:Prepared, b:Block) -> list[Block]:
     out, counts, labels = [], counts_of(p), {v.name: y for v, y in zip(b.splits, b.labels)}
     for m in listed(p.without):
         gone = {'bio': GONE[m], 'features': GONE['bio']} if m != 'face' else dict.fromkeys(FACE, GONE['bio'])
-        out.append(replace(b, protocol=f'{b.protocol}, {m} taken away', without=gone))
+        out.append(replace(b, protocol=f'{b.protocol}, {m} taken away', without=gone, modality=m))
     for k in counts:
         splits = with_own_trials(data.meta, b.splits, k, max(counts))
         lost = [f'{len(b.splits) - len(splits)} people left out: too few trials']*(len(splits) < len(b.splits))
@@ -404,7 +409,8 @@ def variants(p:Parameters, data:Prepared, b:Block) -> list[Block]:
 
 def blocks(p:Parameters, data:Prepared) -> list[Block]:
     "One a target and protocol, and the variants of new people."
-    out, how = [], dict(n_splits=p.folds, replica=p.replica, videos=p.get('videos', 2))
+    replica = p.replica and title_of(p.modalities)
+    out, how = [], dict(n_splits=p.folds, replica=replica, videos=p.get('videos', 2))
     for t in targets_of(p):
         for q in dict.fromkeys(listed(p.protocol)):
             b = folds_of(data.meta, t, p.rule, q, **how)

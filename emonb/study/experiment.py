@@ -126,11 +126,12 @@ class Block:
     classes: list
     target: str = ''          # where the set has several
     by_trial: bool = False    # trials decide too
-    replica: bool = False     # also a row whose epoch is chosen on the test fold, as published
+    replica: bool|str = False # also a row whose epoch is chosen on the test fold: of the first system, or of that name
     seeds: int|None = None    # only so many of the run's seeds
     apart: tuple|None = None  # columns whose values no fold may have on both sides; None: the protocol's (chapter 50)
     notes: list = field(default_factory=list)
     without: dict = field(default_factory=dict)   # array → its channels (a slice) that are taken away at test
+    modality: str = ''        # what these channels are
     trials: int|None = None   # of the tested person that were learnt from
     values: np.ndarray|None = None      # (N,) ratings, where these are learnt instead of the labels
     span: tuple = (0., 1.)              # lowest and highest rating: probabilities 0 and 1
@@ -179,7 +180,8 @@ def permuted(b:Block, meta:pd.DataFrame) -> Block:
     good = [(v, y) for v, y in zip(b.splits, labels) if len(np.unique(y[v.train])) > 1]
     if not good: raise DataError(f'{b.protocol}: no fold has two classes after permuting; take more trials')
     lost = [f'{len(b.splits) - len(good)} folds left out: one class after permuting']*(len(good) < len(b.splits))
-    return replace(b, splits=[v for v, _ in good], labels=[y for _, y in good], notes=b.notes + lost)
+    values = None if b.values is None else b.values[rows]
+    return replace(b, splits=[v for v, _ in good], labels=[y for _, y in good], values=values, notes=b.notes + lost)
 
 # %% ../../nbs/55_experiment.ipynb #cell-020
 @dataclass
@@ -235,8 +237,9 @@ def touched(b:Block, recipe:Recipe) -> bool:
 
 def can_do(b:Block, recipe:Recipe) -> bool:
     "Whether a system can be asked: it reads nothing that is taken away, or is a network that has something left."
+    if not touched(b, recipe): return True
     left = [k for k in recipe.inputs if b.without.get(k) != slice(None)]
-    return not touched(b, recipe) or is_network(recipe) and bool(left)
+    return bool(left) and is_network(recipe) and getattr(recipe.make(), 'modalities', ()) != (b.modality,)
 
 def taken_away(found:pd.DataFrame, data:Prepared, b:Block, splits:list, what:str, recipe:Recipe, store) -> pd.DataFrame:
     "The same folds, predicted by their kept networks without what the block takes away."
@@ -331,7 +334,7 @@ def judge(e:Experiment, data:Prepared, b:Block, systems:dict, seeds:tuple=(0,), 
     systems = {k: s for k, s in systems.items() if can_do(b, s.recipe)}
     if not systems: raise EmonbError(f'{b.protocol}: no system of this table can do without; ask for another one')
     if b.replica:
-        first = next(iter(systems.values())).recipe
+        first = systems.get(b.replica, next(iter(systems.values()))).recipe
         systems = {**systems, REPLICA: System('reference', replace(first, replica=True))}
     entries, every, paper = [], [], {}
     for name, (kind, recipe, weights, more) in systems.items():
