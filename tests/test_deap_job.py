@@ -8,14 +8,15 @@ from conftest import NBS
 from emonb.core import EmonbError
 from emonb.data.simulate_deap import DeapTwin, deap_set, write_deap
 from emonb.experiments.deap import DEAP, FLOORS, systems
-from emonb.study import experiment
-from emonb.study.experiment import REPLICA, check_parameters, settled
-from emonb.study.metrics import kept_null, null_band
+from emonb.study import experiment, report
+from emonb.study.experiment import REPLICA, check_parameters, curve_of, settled
+from emonb.study.metrics import agreement, kept_null, null_band
+from emonb.study.networks import load_network
 from test_notebooks import papermill
 
 METRICS = ('ACC', 'UF1', 'UAR')
 run = partial(experiment.run, DEAP)
-SMALL = dict(epochs=2, folds=2, preset='demo', workers=1)
+SMALL = dict(epochs=2, folds=2, preset='demo', workers=1, model='deep_fusion')
 MADE = deap_set(subjects=2, trials=2, windows=1)
 
 
@@ -183,6 +184,92 @@ def test_new_people_on_new_videos(twin, apart):
     assert np.array_equal(np.sort(np.concatenate([v.test for v in folds])), r.main.block.rows)
 
 
+def test_the_table_of_a_run_that_asks_for_no_model(twin, apart):
+    r = run(dict(SMALL, root=str(twin), model='auto', modalities='peripheral,face', alone=True, target='valence', protocol='subjects', epochs=1, out='out'))
+    power = 'fusion on rhythms (ours)'
+    alone = [f'{power}, peripheral alone', f'{power}, face alone']
+    fusion = ['deep fusion (peripheral + face)', 'peripheral alone', 'face alone']
+    got = [e.name for e in r.main.entries if e.kind == 'model']
+    assert got[0] == 'product of signals and face (ours)' and set(got) == {got[0], f'{got[0]}, peripheral alone', f'{got[0]}, face alone', power, *alone, *fusion}
+    assert [e.name for e in r.main.entries if e.kind == 'baseline'] == ['body statistics + linear SVM', 'body statistics, face pixels + linear SVM']
+    assert {e.weights for e in r.main.entries if e.kind == 'model' and 'peripheral alone' not in e.name} == {'random, frozen'}
+    assert {s['epochs'] for s in [r.parameters]} == {1}
+
+
+def test_a_modality_is_taken_away_at_test(twin, apart):
+    given = dict(SMALL, root=str(twin), modalities='peripheral,face', target='valence', protocol='subjects', alone=True, out='out')
+    r = run(dict(given, without='face,peripheral'))
+    whole, face, signals = r.blocks
+    assert r.protocols == ['subjects', 'subjects, face taken away', 'subjects, peripheral taken away']
+    name = 'deep fusion (peripheral + face)'
+    def of(b, name): return b.predictions[b.predictions.model == name].sort_values('row').p1.to_numpy()
+    assert np.array_equal(of(face, 'peripheral alone'), of(whole, 'peripheral alone')), 'who never saw a face misses none'
+    assert [{e.name for e in b.entries if e.kind == 'model'} for b in (face, signals)] == [{name, 'peripheral alone'}, {name, 'face alone'}]
+    p, by_hand = of(whole, name), []
+    split = whole.block.splits[0]
+    folder, = [f for f in (apart/'out'/'networks').glob(f'*/{split.name}-seed0-*') if 'deep_fusion' in f.parent.name]
+    net = load_network(folder)
+    assert np.allclose(net.predict(r.data, split.test)[:, 1], p[np.searchsorted(whole.block.rows, split.test)])
+    blind = r.data.with_x(face_mask=np.zeros_like(r.data.x['face_mask']))
+    assert np.allclose(net.predict(blind, split.test)[:, 1], of(face, name)[np.searchsorted(whole.block.rows, split.test)])
+    assert not np.allclose(of(face, name), p) and not np.allclose(of(signals, name), p)
+    assert not (set(strict_json(apart/'out'/'summary.json')['protocols']) - set(r.protocols))
+
+
+def test_trials_without_a_video_are_left_out_or_kept_with_a_missing_face(twin, apart):
+    given = dict(SMALL, root=str(twin), modalities='peripheral,face', target='valence', protocol='subjects', epochs=1)
+    out, kept = (run(dict(given, no_video=v, out=v)).data for v in ('left_out', 'kept'))
+    gone = set(kept.meta.trial) - set(out.meta.trial)
+    assert len(gone) == 1 and kept.info['no_face'] == len(kept) - len(out)
+    rows = kept.meta.trial.isin(gone).to_numpy()
+    assert not kept.x['face_mask'][rows].any() and not np.asarray(kept.x['face_maps'])[rows].any() and np.isnan(kept.x['face_pixels'][rows]).all()
+    index = [pd.MultiIndex.from_frame(d.meta[['trial', 'window']]) for d in (kept, out)]
+    same = index[0].get_indexer(index[1])
+    assert (same >= 0).all() and not kept.x['face_mask'][np.setdiff1d(np.arange(len(kept)), same)].any()
+    for k in ('bio', 'face_mask', 'face_maps', 'face_pixels'):
+        assert np.array_equal(np.asarray(kept.x[k])[same], np.asarray(out.x[k]), equal_nan=k == 'face_pixels'), k
+
+
+def test_calibration_learns_from_trials_that_no_point_of_the_curve_tests(twin, apart):
+    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects', own_trials='0,1,3', out='out'))
+    meta, (_, *curve) = r.data.meta, r.blocks
+    assert [b.block.trials for b in curve] == [0, 1, 3] and r.protocols[1:] == [f'subjects + {k} trials' for k in (0, 1, 3)]
+    for k, b in zip((0, 1, 3), curve):
+        for v, v0 in zip(b.block.splits, curve[0].block.splits):
+            assert np.array_equal(v.test, v0.test)
+            own = np.setdiff1d(v.train, v0.train)
+            late, early = meta.order.iloc[v.test].min(), meta.order.iloc[own].max() if k else -1
+            assert meta.trial.iloc[own].nunique() == k and early < late and set(meta.subject.iloc[own]) <= {v.name}
+            assert len(meta[meta.subject == v.name].trial.unique()) - meta.trial.iloc[v.test].nunique() == 3
+    points = curve_of(r.of('valence'))
+    assert set(points.trials) == {0, 1, 3} and (apart/'out'/'own_trials_valence.png').exists()
+    assert points[points['method'] == curve[1].entries[0].name].value.tolist() == [b.trials[0].uar for b in curve]
+
+
+def test_ratings_are_learnt_and_judged_by_agreement(twin, apart):
+    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects,trials', task='values', out='out'))
+    table = pd.concat([b.ratings for b in r.blocks])
+    assert set(table.method) >= {'peripheral alone', 'body statistics + ridge', 'mean of the video in the training part'}
+    b = r.blocks[0]
+    p = b.predictions[b.predictions.model == 'body statistics + ridge'].set_index('row').p1.loc[b.block.rows].to_numpy()
+    found = agreement(r.data.meta.valence.to_numpy()[b.block.rows, None], 1 + 8*p[:, None], b.subject, targets=('valence',))['valence']
+    row = b.ratings[(b.ratings['method'] == 'body statistics + ridge') & (b.ratings.decision == 'window')].iloc[0]
+    assert row.CCC == report.interval(found['CCC']) and row.RMSE == report.interval(found['RMSE'])
+    assert 'ratings' in strict_json(apart/'out'/'summary.json')['protocols']['subjects']['valence'] and 'CCC' in (apart/'out'/'tables.md').read_text()
+    high = r.data.meta.valence.to_numpy() >= 5
+    assert np.array_equal(b.y, high[b.block.rows])
+
+
+def test_networks_are_kept(twin, apart):
+    r = run(dict(SMALL, root=str(twin), model='deep_product,deep_fusion', modalities='peripheral,face', target='valence', protocol='subjects', epochs=1, keep=True, out='out'))
+    for name in ('product_of_signals_and_face', 'deep_fusion'):
+        folders = [f for f in (apart/'out'/'networks').glob(f'{name}*/s*') if f.is_dir()]
+        assert len(folders) == 3
+        split = next(v for v in r.main.block.splits if folders[0].name.startswith(v.name))
+        p = r.main.predictions[r.main.predictions.model.str.replace(' ', '_').str.startswith(name)].set_index('row').p1.loc[split.test]
+        assert np.allclose(load_network(folders[0]).predict(r.data, split.test)[:, 1], p)
+
+
 def test_one_process_or_two_give_the_same(twin, apart):
     given = dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects')
     one, two = (run(dict(given, workers=w, out=f'out{w}')) for w in (1, 2))
@@ -212,6 +299,14 @@ REFUSED = {
     'twin as real': (dict(root='TWIN', source='real'), 'SIMULATED.json'),
     'real set not there': (dict(source='real'), 'apply for DEAP'),
     'weights not there': (dict(root='TWIN', face_weights='gone.safetensors'), 'gone.safetensors', '89_pretrain_face'),
+    'taken away what is not there': (dict(without='eeg'), 'without', 'bio'),
+    'everything taken away': (dict(modalities='bio', without='bio'), 'leaves nothing'),
+    'nobody new': (dict(without='face', protocol='trials'), 'new people', 'trials'),
+    'calibrated by words': (dict(own_trials='0,few'), 'own_trials', 'whole numbers'),
+    'too many of their own trials': (dict(own_trials='99', root='TWIN', modalities='peripheral'), '99', 'fewer'),
+    'ratings and the replica': (dict(task='values', replica=True), 'values', 'replica'),
+    'mixed precision on a processor': (dict(amp=True, root='TWIN', device='cpu'), 'amp', 'GPU'),
+    'faces centred without faces': (dict(center_faces=True, root='TWIN', modalities='eeg'), 'center_faces', 'face'),
     'strict': (dict(root='BROKEN', strict=True, modalities='bio'), 's02', 'strict'),
 }
 

@@ -13,7 +13,7 @@ from emonb.data.simulate_deap import DeapTwin, bdf_trial, dat_trial, deap_set, d
 from emonb.signals.eeg import band_features
 from emonb.experiments.deap import DEAP, FLOORS, blocks, folds_of, settle, systems
 from emonb.study.experiment import check_parameters, judge_all, settled
-from emonb.study.metrics import null_band, paired, permutation_null, scores
+from emonb.study.metrics import agreement, null_band, paired, permutation_null, scores
 from emonb.study.splits import PROTOCOLS, check_split, make_splits
 from test_known_answers import Linear
 
@@ -166,14 +166,15 @@ def test_fusion_with_an_empty_modality_gains_nothing():
 
 # -- 3. the network itself, through the experiment
 
-def network(data, protocol, epochs, modalities='bio', target='valence', alone=False):
+def network(data, protocol, epochs, modalities='bio', target='valence', alone=False, **more):
     "One block of a small network under one protocol, each modality alone beside it if wanted."
-    p = check_parameters(DEAP, dict(target=target, modalities=modalities, protocol=protocol, preset='demo', epochs=epochs, folds=3, alone=alone))
+    p = check_parameters(DEAP, dict(target=target, modalities=modalities, protocol=protocol, preset='demo', epochs=epochs, folds=3, alone=alone,
+                                    model='deep_fusion', **more))
     p = settled(DEAP, p, 'simulated')
     p = p.but(**settle(p), dim=16, ff_dim=32, batch=16, device='cpu')
     data = replace(data, x=dict(data.x, features=levels(data)), info=dict(data.info, fingerprint='test'))
     models = {k: v for k, v in systems(p).items() if v.kind == 'model'}
-    return judge_all(DEAP, data, blocks(p, data), models)[0]
+    return judge_all(DEAP, data, blocks(p, data), models)[-1]
 
 
 def test_the_network_remembers_stamped_trials_and_nothing_else():
@@ -204,6 +205,26 @@ def test_the_networks_fusion_beats_each_modality_alone():
     for k in ('eeg', 'peripheral'):
         of = d.loc[f'deep fusion (eeg + peripheral) − {k} alone']
         assert of.low > -.06 and of.difference > 0, d
+
+
+def test_ratings_agree_with_the_network_where_there_is_an_effect():
+    data = deap_set(subjects=5, trials=20, windows=3, effect=dict(eeg=2., peripheral=2.), seed=7)
+    y, who = data.meta.valence.to_numpy(), data.meta.subject.to_numpy()
+    found = {}
+    for name, meta in dict(true=data.meta, permuted=data.meta.assign(valence=moved(data.meta))).items():
+        b = network(replace(data, meta=meta), 'subjects', 10, task='values')
+        p = 1 + 8*b.entries[0].prob[0]
+        found[name] = agreement(meta.valence.to_numpy()[:, None], p[:, None], who, targets=('v',))['v']['CCC']
+    assert found['true']['low'] > .3 and found['true']['value'] > found['permuted']['value'] + .3, found
+    assert abs(found['permuted']['value']) < .2, found
+
+
+def moved(meta, seed=0):
+    "Ratings of whole trials that changed places within each person."
+    rng, first = np.random.default_rng(seed), meta.groupby('trial').valence.first()
+    person = meta.groupby('trial').subject.first()
+    for who in person.unique(): first[person == who] = rng.permutation(first[person == who])
+    return meta.trial.map(first).to_numpy()
 
 
 # -- 4. real recordings, labels that mean nothing

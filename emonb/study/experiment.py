@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'PERMUTED', 'Experiment', 'check_parameters', 'settled', 'reductions',
            'open_set', 'System', 'Block', 'plain_blocks', 'permuted', 'Judged', 'labelled', 'floors', 'Without',
-           'touched', 'taken_away', 'predictions_of', 'differences', 'rating_floors', 'ratings', 'add_nulls', 'judge',
-           'truth_of', 'say_total', 'judge_all', 'Outcome', 'null_of', 'curve_of', 'plot_curve', 'Result',
+           'touched', 'can_do', 'taken_away', 'predictions_of', 'differences', 'rating_floors', 'ratings', 'add_nulls',
+           'judge', 'truth_of', 'say_total', 'judge_all', 'Outcome', 'null_of', 'curve_of', 'plot_curve', 'Result',
            'block_summary', 'write_result', 'show_setting', 'differences_of', 'show_differences', 'show_leaks',
            'show_tables', 'show_details', 'look', 'write_cards', 'run']
 
@@ -126,11 +126,12 @@ class Block:
     classes: list
     target: str = ''          # where the set has several
     by_trial: bool = False    # trials decide too
-    replica: bool = False     # also a row whose epoch is chosen on the test fold, as published
+    replica: bool|str = False # also a row whose epoch is chosen on the test fold: of the first system, or of that name
     seeds: int|None = None    # only so many of the run's seeds
     apart: tuple|None = None  # columns whose values no fold may have on both sides; None: the protocol's (chapter 50)
     notes: list = field(default_factory=list)
     without: dict = field(default_factory=dict)   # array → its channels (a slice) that are taken away at test
+    modality: str = ''        # what these channels are
     trials: int|None = None   # of the tested person that were learnt from
     values: np.ndarray|None = None      # (N,) ratings, where these are learnt instead of the labels
     span: tuple = (0., 1.)              # lowest and highest rating: probabilities 0 and 1
@@ -168,7 +169,7 @@ def plain_blocks(data:Prepared,
         out.append(Block(name, splits, [data.y]*len(splits), data.classes, seeds=1 if k and protocol == AUTO else None))
     return out
 
-# %% ../../nbs/55_experiment.ipynb #cell-171
+# %% ../../nbs/55_experiment.ipynb #cell-197
 def permuted(b:Block, meta:pd.DataFrame) -> Block:
     "The same folds with permuted labels, the same draw in every protocol of a target."
     piece = [meta.trial] if b.by_trial else [meta.trial, b.labels[0]]
@@ -182,7 +183,8 @@ def permuted(b:Block, meta:pd.DataFrame) -> Block:
     good = [(v, y) for v, y in zip(b.splits, labels) if len(np.unique(y[v.train])) > 1]
     if not good: raise DataError(f'{b.protocol}: no fold has two classes after permuting; take more trials')
     lost = [f'{len(b.splits) - len(good)} folds left out: one class after permuting']*(len(good) < len(b.splits))
-    return replace(b, splits=[v for v, _ in good], labels=[y for _, y in good], notes=b.notes + lost)
+    values = None if b.values is None else b.values[rows]
+    return replace(b, splits=[v for v, _ in good], labels=[y for _, y in good], values=values, notes=b.notes + lost)
 
 # %% ../../nbs/55_experiment.ipynb #cell-020
 @dataclass
@@ -218,9 +220,9 @@ def floors(e:Experiment, data:Prepared, b:Block) -> dict:
                                      trees=50 if len(b.splits) <= 100 else 20, order='order' in e.floors)
     return {name: found[k] for k, name in e.floors.items() if k in found}
 
-# %% ../../nbs/55_experiment.ipynb #cell-174
+# %% ../../nbs/55_experiment.ipynb #cell-200
 class Without(torch.nn.Module):
-    "A network whose (scaled) batch lacks something: the given channels of an array are 0, of a mask False."
+    "A network whose (scaled) batch lacks something: the given channels are missing, which is NaN, 0 or False by type."
     def __init__(self, model, without:dict):
         super().__init__()
         self.model, self.without = model, without
@@ -229,12 +231,18 @@ class Without(torch.nn.Module):
         batch = dict(batch)
         for k in self.without.keys() & batch.keys():
             batch[k] = batch[k].clone()
-            batch[k][:, self.without[k]] = 0
+            batch[k][:, self.without[k]] = float('nan') if batch[k].is_floating_point() else 0
         return self.model(batch)
 
 def touched(b:Block, recipe:Recipe) -> bool:
     "Whether a system reads what the block takes away at test."
     return bool(set(b.without) & set(recipe.inputs))
+
+def can_do(b:Block, recipe:Recipe) -> bool:
+    "Whether a system can be asked: it reads nothing that is taken away, or is a network that has something left."
+    if not touched(b, recipe): return True
+    left = [k for k in recipe.inputs if b.without.get(k) != slice(None)]
+    return bool(left) and is_network(recipe) and getattr(recipe.make(), 'modalities', ()) != (b.modality,)
 
 def taken_away(found:pd.DataFrame, data:Prepared, b:Block, splits:list, what:str, recipe:Recipe, store) -> pd.DataFrame:
     "The same folds, predicted by their kept networks without what the block takes away."
@@ -248,7 +256,7 @@ def taken_away(found:pd.DataFrame, data:Prepared, b:Block, splits:list, what:str
             out.append(part.assign(yhat=p.argmax(1), **{f'p{c}': p[:, c] for c in range(p.shape[1])}))
     return pd.concat(out, ignore_index=True)
 
-# %% ../../nbs/55_experiment.ipynb #cell-176
+# %% ../../nbs/55_experiment.ipynb #cell-202
 def predictions_of(data:Prepared, b:Block, name:str, recipe:Recipe, seeds:tuple, store=None, workers:int=1,
                    executor=None) -> pd.DataFrame:
     "All folds of one system; where each fold has its own labels, one after the other. An estimator takes one seed."
@@ -281,7 +289,7 @@ def differences(entries:list, y, groups, C:int, which=('UF1', 'UAR')) -> pd.Data
             out.append(dict(comparison=f'{first.name} − {e.name}', metric=m, **d, verdict=metrics.worded(d)))
     return pd.DataFrame(out)
 
-# %% ../../nbs/55_experiment.ipynb #cell-177
+# %% ../../nbs/55_experiment.ipynb #cell-203
 def rating_floors(b:Block, meta:pd.DataFrame) -> dict:
     "Name → (n,) ratings that are known without the signal: the mean of the training part, and of the video in it."
     every = np.full((2, len(b.y)), np.nan)
@@ -319,21 +327,24 @@ def add_nulls(entries:list, y, trial, subject, num_classes:int):
         null = metrics.kept_null(y, m.yhat, trial, subject, num_classes)
         m.scores['UAR'] |= dict(zip(('null_low', 'null_high'), metrics.null_band(null, .95)))
 
-# %% ../../nbs/55_experiment.ipynb #cell-179
+# %% ../../nbs/55_experiment.ipynb #cell-205
 def judge(e:Experiment, data:Prepared, b:Block, systems:dict, seeds:tuple=(0,), store=None, workers:int=1,
           executor=None, truth:np.ndarray|None=None    # (N,) the oracle's decisions
          ) -> Judged:
     "Run every system, the floors and the oracle on one block."
     rows, C, y, meta = b.rows, len(b.classes), b.y[b.rows], data.meta.iloc[b.rows]
     who, trial = meta.subject.to_numpy(), meta.trial.to_numpy()
-    systems = {k: s for k, s in systems.items() if is_network(s.recipe) or not touched(b, s.recipe)}
+    systems = {k: s for k, s in systems.items() if can_do(b, s.recipe)}
     if not systems: raise EmonbError(f'{b.protocol}: no system of this table can do without; ask for another one')
     if b.replica:
-        first = next(iter(systems.values())).recipe
+        first = systems.get(b.replica, next(iter(systems.values()))).recipe
         systems = {**systems, REPLICA: System('reference', replace(first, replica=True))}
     entries, every, paper = [], [], {}
     for name, (kind, recipe, weights, more) in systems.items():
         df = predictions_of(data, b, name, recipe, seeds[:b.seeds], store, workers, executor)
+        if df.p0.isna().any():
+            b.notes.append(f'{name} cannot do without what is taken away')
+            continue
         every.append(df.assign(model=name, **({'target': b.target} if b.target else {}), protocol=b.protocol))
         each = [d.set_index('row').loc[rows] for _, d in df.groupby('seed')]
         yhat, prob = (np.stack([d[c].to_numpy(of) for d in each]) for c, of in (('yhat', int), ('p1', float)))
@@ -354,7 +365,7 @@ def judge(e:Experiment, data:Prepared, b:Block, systems:dict, seeds:tuple=(0,), 
     return Judged(b, entries, trials, table, paper, differences(entries, y, groups, C, e.compared),
                   pd.concat(every, ignore_index=True), leaks, who, ratings(b, entries, data.meta))
 
-# %% ../../nbs/55_experiment.ipynb #cell-180
+# %% ../../nbs/55_experiment.ipynb #cell-206
 def truth_of(e:Experiment, p:Parameters, data:Prepared) -> dict:
     "Target → the oracle's decisions, for a simulated set that came with its truth; nothing for any other."
     return e.truth(p, data) if has_truth(p.root) else {}
@@ -455,7 +466,7 @@ def plot_curve(curve:pd.DataFrame, provenance:str, text:str):
     fig.legend(loc='outside right center', fontsize=8)
     return fig
 
-# %% ../../nbs/55_experiment.ipynb #cell-182
+# %% ../../nbs/55_experiment.ipynb #cell-208
 class Result(Outcome):
     "An outcome that shows itself in tables and figures."
     def table(self, of, what:str='window') -> pd.DataFrame:
@@ -513,7 +524,7 @@ class Result(Outcome):
                 text = f'{t}: {first.name}, decisions of windows'
                 found[f'per_subject_{t}'] = report.plot_subjects(judged, mark, text)
                 if len(c := curve_of(self.of(t))):
-                    found[f'calibration_{t}'] = plot_curve(c, mark, f'{t}: a new person, a little known')
+                    found[f'own_trials_{t}'] = plot_curve(c, mark, f'{t}: a new person, a little known')
             return found
         b, text = self.main, f'{first.name}, {self.main.protocol}'
         return dict(confusion=report.plot_confusion(b.y, first.yhat, b.block.classes, mark, text),

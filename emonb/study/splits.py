@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'Split', 'Folds', 'protocol_table', 'trial_key', 'balanced_groups', 'clock_edges', 'make_splits',
-           'split_matrix', 'check_split', 'check_folds', 'chosen', 'hold_out', 'splits_within', 'calibrated',
+           'split_matrix', 'check_split', 'check_folds', 'chosen', 'hold_out', 'splits_within', 'with_own_trials',
            'one_column_uar', 'leak_audit', 'splits_of', 'audit', 'splits_by_name']
 
 # %% ../../nbs/50_splits.ipynb #cell-002
@@ -298,17 +298,17 @@ def splits_within(meta, protocol:str,      # 'windows' or 'trials'
     found = make_splits(part, protocol, y=y[rows], n_splits=min(n_splits, most), per_subject=True)
     return [Split(protocol, s.name, rows[s.train], rows[s.test]) for s in found], notes
 
-# %% ../../nbs/50_splits.ipynb #cell-103
-def calibrated(meta, splits, k:int, most:int) -> Folds:
-    "Folds of left-out people, `k` of the person's trials moved into training; the first `most` of a session are tested by none."
-    if not 0 <= k <= most: raise EmonbError(f'{k} trials to calibrate with, of {most}; give 0 to {most}')
+# %% ../../nbs/50_splits.ipynb #cell-115
+def with_own_trials(meta, splits, k:int, most:int) -> Folds:
+    "Folds of left-out people, `k` of their trials moved into training; the first `most` of a session are tested by none."
+    if not 0 <= k <= most: raise EmonbError(f'{k} trials of {most} cannot be learnt from; give 0 to {most}')
     out = []
     for s in splits:
         part = meta.iloc[s.test]
         trials = part.groupby('trial').order.first().sort_values(kind='stable').index
         own, rest = (part.trial.isin(some).to_numpy() for some in (trials[:k], trials[most:]))
-        if rest.any(): out.append(Split('calibrated', s.name, np.sort(np.r_[s.train, s.test[own]]), s.test[rest]))
-    if not out: raise DataError(f'nobody has more than {most} trials, so nothing is left to test; calibrate with fewer')
+        if rest.any(): out.append(Split('own_trials', s.name, np.sort(np.r_[s.train, s.test[own]]), s.test[rest]))
+    if not out: raise DataError(f'nobody has more than {most} trials, so nothing is left to test; learn from fewer')
     return Folds(out)
 
 # %% ../../nbs/50_splits.ipynb #cell-045
