@@ -153,7 +153,7 @@ def evidence(s:Casme3Twin, emotion, q) -> dict[str, np.ndarray]:
     mu = {m: prototypes(s.part, m) for m in MODALITIES if s.part == 'C' or m != 'physio'}
     return {m: s.effect.get(m, 0.)*v[c] + q.standard_normal((len(c), v.shape[1])) for m, v in mu.items()}
 
-# %% ../../nbs/14_simulate.ipynb #cell-070
+# %% ../../nbs/14_simulate.ipynb #cell-081
 def plan(s:Casme3Twin) -> pd.DataFrame:
     "One row a clip: subject, stimulus, order, onset, apex, offset, emotion, side, evidence (columns `color_0` …)."
     q = np.random.default_rng(fold_seed(check_settings(s).seed, 'plan', s.part))
@@ -232,7 +232,7 @@ def bend(u, period:float, by) -> np.ndarray:
     by = np.clip(by, -.8, .8)
     return u + by*period/(2*np.pi)*np.sin(2*np.pi*u/period)
 
-# %% ../../nbs/14_simulate.ipynb #cell-073
+# %% ../../nbs/14_simulate.ipynb #cell-084
 def session_signals(onsets,              # s, on the recorder's clock
                     e,                   # (n, 3) evidence: skin, heart, pulse
                     duration:float,      # s
