@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODALITIES', 'QUIRKS', 'PRESETS', 'PRIORS', 'PATTERNS', 'CORNERS', 'LETTERS', 'SHEETS', 'OBJECTIVE', 'VERSION',
            'FROZEN', 'CHOOSE', 'JUDGE', 'FINGERPRINTS', 'Casme3Twin', 'emotions_of', 'patterns_of', 'prototypes',
-           'check_settings', 'plan', 'evidence', 'rise_and_fall', 'movement', 'session_position', 'face_of',
+           'check_settings', 'evidence', 'plan', 'rise_and_fall', 'movement', 'session_position', 'face_of',
            'ideal_frames', 'answer', 'heart_time', 'bend', 'session_signals', 'coder', 'sheet_of', 'write_frames',
            'write_signals', 'write_casme3', 'log_likelihood', 'posterior', 'oracle', 'read_truth', 'simulated_root',
            'frozen', 'twin_fingerprint']
@@ -26,24 +26,24 @@ from .twins import has_truth, read_marker, read_truth_table, settings_of, twin_r
 
 # %% ../../nbs/14_simulate.ipynb #cell-005
 MODALITIES = ('color', 'depth', 'physio')
-QUIRKS = ('missing frame', 'impossible rows', 'Others', 'damaged file')   # impossible rows and `Others` exist in Part A only
+QUIRKS = ('missing frame', 'impossible rows', 'Others', 'damaged file')   # the second and third in Part A only
 
 @dataclass(frozen=True)
 class Casme3Twin:
     "Settings of a simulated CAS(ME)³; the same settings always give the same files."
-    part: str = 'C'                    # 'C': colour, depth, physiology, 4 emotions; 'A': colour, depth, 7 emotions, 13 videos
+    part: str = 'C'                    # 'C': with physiology, 4 emotions; 'A': without, 7 emotions, 13 videos
     subjects: int = 12
     clips: int = 70
     size: tuple = (320, 240)           # width, height of the camera
     seed: int = 0
     effect: dict = field(default_factory=lambda: dict(color=3.5, depth=2.5, physio=2.))   # d′ between any two emotions
-    subject_offset: float = 1.         # how much people differ at rest (expression, skin level, heart rate); 0: not at all
+    subject_offset: float = 1.         # how much people differ at rest (face, skin level, heart rate); 0: not at all
     stimulus_bias: float = .6          # Part A: share of clips whose video is one made for their emotion
     stimulus_stamp: float = 0.         # Part A: how much each video tints the light on the face (1: 10 %)
     clock_bias: float = 0.             # how far the emotions come in one fixed order within a session, 0 to 1
-    clock_drift: float = 0.            # how much the light (1: 10 %) and the skin's level (1: 2 µS) rise over a session
-    waveform: float = 0.               # share of the skin's and the pulse's evidence that lies in form, not in height, 0 to 1
-    apex: float|None = None            # mean relative apex position; None: .45 (Part C's short clips) or .28 (Part A), as measured
+    clock_drift: float = 0.            # how much light (1: 10 %) and skin level (1: 2 µS) rise over a session
+    waveform: float = 0.               # share of skin's and pulse's evidence that lies in form, not height, 0 to 1
+    apex: float|None = None            # mean relative apex; None: .45 (Part C's short clips), .28 (Part A), as measured
     apex_spread: float = .12           # its sd
     color_noise: float = 3.            # sd, grey levels
     depth_noise: float = 1.5           # sd, mm
@@ -57,11 +57,14 @@ class Casme3Twin:
 PRESETS = dict(demo=Casme3Twin(), paper=Casme3Twin(subjects=30, clips=165, size=(640, 480)))
 
 # %% ../../nbs/14_simulate.ipynb #cell-007
-PRIORS = dict(C=dict(negative=99, positive=16, surprise=30, others=20), A=dict(anger=64, disgust=250, fear=86, happy=55, sad=57, surprise=187, others=161))
-PATTERNS = dict(negative={4: 1.}, positive={12: 1., 6: .5}, surprise={2: 1., 1: 1., 5: .6}, others={24: 1., 17: .6}, disgust={9: 1., 4: .5},
-                anger={7: 1., 24: .5}, fear={20: 1., 5: .6}, happy={12: 1., 6: .5}, sad={15: 1., 1: .6})   # emotion → AU → share; Part A's `others` is AU 14
-CORNERS = dict(negative=(1, 1, 1), positive=(-1, 1, -1), surprise=(1, -1, -1), others=(-1, -1, 1))          # skin, heart, pulse
-LETTERS = dict(zip('abcdefghijklm', ('disgust', 'disgust', 'disgust', 'fear', 'surprise', 'fear', 'sad', 'sad', 'anger', 'happy', 'happy', 'others', 'anger')))
+PRIORS = dict(C=dict(negative=99, positive=16, surprise=30, others=20),
+              A=dict(anger=64, disgust=250, fear=86, happy=55, sad=57, surprise=187, others=161))
+PATTERNS = dict(negative={4: 1.}, positive={12: 1., 6: .5}, surprise={2: 1., 1: 1., 5: .6}, others={24: 1., 17: .6},
+                disgust={9: 1., 4: .5}, anger={7: 1., 24: .5}, fear={20: 1., 5: .6}, happy={12: 1., 6: .5},
+                sad={15: 1., 1: .6})                        # emotion → AU → share; Part A's `others` is AU 14
+CORNERS = dict(negative=(1, 1, 1), positive=(-1, 1, -1), surprise=(1, -1, -1), others=(-1, -1, 1))  # skin, heart, pulse
+LETTERS = dict(zip('abcdefghijklm', ('disgust', 'disgust', 'disgust', 'fear', 'surprise', 'fear', 'sad', 'sad', 'anger',
+                                     'happy', 'happy', 'others', 'anger')))
 
 def emotions_of(part:str) -> list[str]:
     "The emotions of a part, in the order of the twin's evidence axes."
@@ -79,16 +82,21 @@ def prototypes(part:str, modality:str) -> np.ndarray:
 # %% ../../nbs/14_simulate.ipynb #cell-010
 def check_settings(s:Casme3Twin) -> Casme3Twin:
     "`s`, or an `EmonbError` naming the value that cannot be used."
-    one_of('part', s.part, PRIORS); one_of('marker_column', s.marker_column, (5, 6))
+    one_of('part', s.part, PRIORS)
+    one_of('marker_column', s.marker_column, (5, 6))
     for q in s.quirks: one_of('quirk', q, QUIRKS)
     for m in s.effect: one_of('modality in effect', m, MODALITIES)
     for e in s.priors or {}: one_of('emotion in priors', e, emotions_of(s.part))
     most = 30 if s.part == 'C' else 94
-    if not 2 <= s.subjects <= most: raise EmonbError(f'subjects={s.subjects}: Part {s.part} of the twin has 2 to {most}') from None
+    if not 2 <= s.subjects <= most:
+        raise EmonbError(f'subjects={s.subjects}: Part {s.part} of the twin has 2 to {most}')
     top = s.subjects*(17 if s.part == 'C' else 57)
-    if not s.subjects <= s.clips <= top: raise EmonbError(f'clips={s.clips}: {s.subjects} subjects can have {s.subjects} to {top} clips; change one of the two') from None
+    if not s.subjects <= s.clips <= top:
+        raise EmonbError(f'clips={s.clips}: {s.subjects} subjects can have {s.subjects} to {top} clips; '
+                         'change one of the two')
     if not 0 <= s.waveform <= 1: raise EmonbError(f'waveform={s.waveform} is a share; give 0 to 1')
-    if min(s.size) < 120: raise EmonbError(f'size={s.size}: a face needs at least 120 pixels of height; take (320, 240) or more') from None
+    if min(s.size) < 120:
+        raise EmonbError(f'size={s.size}: a face needs at least 120 pixels of height; take (320, 240) or more')
     return s
 
 # %% ../../nbs/14_simulate.ipynb #cell-013
@@ -103,7 +111,9 @@ def _clips_per_subject(s:Casme3Twin, q) -> np.ndarray:
     "1 to 17 (Part A: 57) clips a subject, a few with many."
     top, n = 17 if s.part == 'C' else 57, np.ones(s.subjects, int)
     w = q.gamma(1.2, size=s.subjects)
-    for _ in range(s.clips - s.subjects): n[q.choice(s.subjects, p=(w*(n < top))/(w*(n < top)).sum())] += 1
+    for _ in range(s.clips - s.subjects):
+        room = w*(n < top)
+        n[q.choice(s.subjects, p=room/room.sum())] += 1
     return n
 
 def _emotions(s:Casme3Twin, n:np.ndarray, q) -> np.ndarray:
@@ -114,44 +124,54 @@ def _emotions(s:Casme3Twin, n:np.ndarray, q) -> np.ndarray:
     who, out = np.repeat(np.arange(s.subjects), n), np.empty(s.clips, int)
     for i in q.permutation(s.clips):
         p = left*lean[who[i]] + 1e-9*left
-        out[i] = q.choice(len(left), p=p/p.sum()); left[out[i]] -= 1
+        out[i] = q.choice(len(left), p=p/p.sum())
+        left[out[i]] -= 1
     return out
 
 # %% ../../nbs/14_simulate.ipynb #cell-016
-def _length(part, q) -> int: return int(np.clip(round(q.lognormal(np.log(12 if part == 'C' else 22), .33 if part == 'C' else .5)), 4, 35))
+def _length(part, q) -> int:
+    "Frames of a clip, 4 to 35."
+    median, spread = (12, .33) if part == 'C' else (22, .5)
+    return int(np.clip(round(q.lognormal(np.log(median), spread)), 4, 35))
 
 def _times(rows:pd.DataFrame, s:Casme3Twin, q) -> pd.DataFrame:
     "Onset, apex and offset (frame numbers) of the clips of one session, in the order given."
     t, out = int(q.uniform(45, 90)), []
+    apex = s.apex if s.apex is not None else dict(C=.45, A=.28)[s.part]
     for _ in range(len(rows)):
         n = _length(s.part, q)
         if out: t += int(q.integers(3, 10)) if q.random() < .05 else int(FPS*max(1.2, q.gamma(3, s.gap_s/3)))
-        rel = np.clip(q.normal(s.apex if s.apex is not None else dict(C=.45, A=.28)[s.part], s.apex_spread), .08, .92)
-        out.append((t, t + max(1, round(rel*(n - 1))), t + n - 1)); t += n - 1
+        rel = np.clip(q.normal(apex, s.apex_spread), .08, .92)
+        out.append((t, t + max(1, round(rel*(n - 1))), t + n - 1))
+        t += n - 1
     return rows.assign(**dict(zip(('onset', 'apex', 'offset'), np.array(out).T)))
-
-def plan(s:Casme3Twin) -> pd.DataFrame:
-    "One row a clip: subject, stimulus, order, onset, apex, offset, emotion, side and the evidence (columns `color_0` …)."
-    q = np.random.default_rng(fold_seed(check_settings(s).seed, 'plan', s.part))
-    n, names = _clips_per_subject(s, q), emotions_of(s.part)
-    c = _emotions(s, n, q)
-    numbers = [k for k in range(1, 32) if k != 22] if s.part == 'C' else range(1, 95)
-    df = pd.DataFrame(dict(subject=np.repeat([k for k, _ in zip(numbers, n)], n), emotion=[names[k] for k in c]))
-    made_for = lambda e: [v for v in LETTERS if LETTERS[v] == e]
-    df['stimulus'] = 'a' if s.part == 'C' else [q.choice(made_for(e)) if q.random() < s.stimulus_bias else q.choice(list(LETTERS)) for e in df.emotion]
-    df['key'] = s.clock_bias*c/len(names) + (1 - s.clock_bias)*q.random(len(df))
-    df = df.sort_values(['subject', 'stimulus', 'key'], kind='stable')
-    df = pd.concat([_times(g, s, q) for _, g in df.groupby(['subject', 'stimulus'])]).reset_index(drop=True).drop(columns='key')
-    df['order'], df['side'] = df.groupby('subject').cumcount(), q.choice(['', 'L', 'R'], len(df), p=[.7, .15, .15])
-    e = evidence(s, df.emotion, q)
-    return df.assign(**{f'{m}_{k}': v for m in e for k, v in enumerate(e[m].T)})
 
 # %% ../../nbs/14_simulate.ipynb #cell-017
 def evidence(s:Casme3Twin, emotion, q) -> dict[str, np.ndarray]:
     "Modality → hidden evidence (n, K) of clips that show `emotion`: effect × prototype + standard normal noise."
     c = [emotions_of(s.part).index(e) for e in emotion]
-    return {m: s.effect.get(m, 0.)*prototypes(s.part, m)[c] + q.standard_normal((len(c), prototypes(s.part, m).shape[1]))
-            for m in MODALITIES if s.part == 'C' or m != 'physio'}
+    mu = {m: prototypes(s.part, m) for m in MODALITIES if s.part == 'C' or m != 'physio'}
+    return {m: s.effect.get(m, 0.)*v[c] + q.standard_normal((len(c), v.shape[1])) for m, v in mu.items()}
+
+# %% ../../nbs/14_simulate.ipynb #cell-081
+def plan(s:Casme3Twin) -> pd.DataFrame:
+    "One row a clip: subject, stimulus, order, onset, apex, offset, emotion, side, evidence (columns `color_0` …)."
+    q = np.random.default_rng(fold_seed(check_settings(s).seed, 'plan', s.part))
+    n, names = _clips_per_subject(s, q), emotions_of(s.part)
+    c = _emotions(s, n, q)
+    numbers = [k for k in range(1, 32) if k != 22] if s.part == 'C' else range(1, 95)
+    df = pd.DataFrame(dict(subject=np.repeat([k for k, _ in zip(numbers, n)], n), emotion=[names[k] for k in c]))
+    def shown(e):
+        made_for = [v for v in LETTERS if LETTERS[v] == e]
+        return q.choice(made_for) if q.random() < s.stimulus_bias else q.choice(list(LETTERS))
+    df['stimulus'] = 'a' if s.part == 'C' else [shown(e) for e in df.emotion]
+    df['key'] = s.clock_bias*c/len(names) + (1 - s.clock_bias)*q.random(len(df))
+    df = df.sort_values(['subject', 'stimulus', 'key'], kind='stable')
+    df = pd.concat([_times(g, s, q) for _, g in df.groupby(['subject', 'stimulus'])])
+    df = df.reset_index(drop=True).drop(columns='key')
+    df['order'], df['side'] = df.groupby('subject').cumcount(), q.choice(['', 'L', 'R'], len(df), p=[.7, .15, .15])
+    e = evidence(s, df.emotion, q)
+    return df.assign(**{f'{m}_{k}': v for m in e for k, v in enumerate(e[m].T)})
 
 # %% ../../nbs/14_simulate.ipynb #cell-020
 def rise_and_fall(n, onset:int, apex:int, offset:int) -> np.ndarray:
@@ -176,14 +196,15 @@ def _light(s:Casme3Twin, row) -> np.ndarray:
 
 def session_position(s:Casme3Twin, row) -> float:
     "Where in the session a clip lies, 0 to 1 (Part A: which of the 13 videos; Part C: of 2 minutes)."
-    return list(LETTERS).index(row['stimulus'])/(len(LETTERS) - 1) if s.part == 'A' else min(row['onset']/FPS/120, 1.)
+    if s.part == 'A': return list(LETTERS).index(row['stimulus'])/(len(LETTERS) - 1)
+    return min(row['onset']/FPS/120, 1.)
 
 def face_of(s:Casme3Twin, subject) -> FaceModel:
     "The rendered person who is `subject`."
     return FaceModel(fold_seed(s.seed, 'face', subject), s.size, spread=s.subject_offset)
 
 def ideal_frames(s:Casme3Twin, row, face:FaceModel, margin:int=0):
-    "Yield (frame number, colour float32 RGB, distance float32 mm) from `margin` frames before the onset to as many after the offset."
+    "Yield (frame number, colour float32 RGB, distance float32 mm) from `margin` frames before onset to after offset."
     q = np.random.default_rng(fold_seed(s.seed, 'sway', row['subject'], row['stimulus'], row['onset']))
     action, mm = movement(row, s.part)
     where = np.zeros(2)
@@ -199,15 +220,19 @@ def answer(t, delay:float, peak:float) -> np.ndarray:
     return u*np.exp(1 - u)
 
 def heart_time(t, onsets, e, breath, q) -> np.ndarray:
-    "The heart's own clock at times `t`: it runs 10 % faster for each unit of `e[:, 1]` after an onset, and swings with breath and slow waves."
-    pace = 1 + .02*np.sin(2*np.pi*breath*t) + .02*np.sin(2*np.pi*.03*t + q.uniform(0, 6)) + sum(.10*v*answer(t - o, .3, 2.) for o, v in zip(onsets, e[:, 1]))
+    """The heart's own clock at times `t`: 10 % faster for each unit of `e[:, 1]` after an onset.
+
+    It swings with the breath and in slow waves."""
+    swing = 1 + .02*np.sin(2*np.pi*breath*t) + .02*np.sin(2*np.pi*.03*t + q.uniform(0, 6))
+    pace = swing + sum(.10*v*answer(t - o, .3, 2.) for o, v in zip(onsets, e[:, 1]))
     return np.cumsum(np.clip(pace, .6, 1.7))*(t[1] - t[0])
 
 def bend(u, period:float, by) -> np.ndarray:
-    "Time `u` moved to and fro within each period, so that a wave read at it is as tall but of another form; `by` 0: as it is."
+    "Time `u` moved to and fro within each period: a wave read at it is as tall but of another form. `by` 0: as it is."
     by = np.clip(by, -.8, .8)
     return u + by*period/(2*np.pi)*np.sin(2*np.pi*u/period)
 
+# %% ../../nbs/14_simulate.ipynb #cell-084
 def session_signals(onsets,              # s, on the recorder's clock
                     e,                   # (n, 3) evidence: skin, heart, pulse
                     duration:float,      # s
@@ -220,21 +245,26 @@ def session_signals(onsets,              # s, on the recorder's clock
     "ECG (mV), PPG (a.u.), EDA (µS) and RSP (a.u.) of one session with a response after each onset."
     import neurokit2 as nk               # three seconds to import: only who simulates pays
     q, t = np.random.default_rng(seed), np.arange(int(duration*rate))/rate
-    e, seeds = np.asarray(e, float).reshape(-1, 3), [int(v) for v in np.random.default_rng([seed, 1]).integers(2**31, size=4)]
-    bpm, level, breath = 72 + 8*spread*q.standard_normal(), 5*np.exp(.35*spread*q.standard_normal()), .25*(1 + .1*q.standard_normal())
+    e, seeds = np.asarray(e, float).reshape(-1, 3), np.random.default_rng([seed, 1]).integers(2**31, size=4).tolist()
+    bpm = 72 + 8*spread*q.standard_normal()
+    level, breath = 5*np.exp(.35*spread*q.standard_normal()), .25*(1 + .1*q.standard_normal())
     beat = heart_time(t, onsets, e, breath, q)
     n, whole = int(beat[-1]) + 4, int(np.ceil(duration)) + 1
-    ecg = nk.ecg_simulate(duration=n, sampling_rate=int(rate), heart_rate=bpm, method='daubechies', noise=.02, random_state=seeds[0])
-    ppg = nk.ppg_simulate(duration=n, sampling_rate=int(rate), heart_rate=bpm, frequency_modulation=0, ibi_randomness=0, motion_amplitude=.02, powerline_amplitude=.005, random_state=seeds[1])
+    ecg = nk.ecg_simulate(duration=n, sampling_rate=int(rate), heart_rate=bpm, method='daubechies', noise=.02,
+                          random_state=seeds[0])
+    ppg = nk.ppg_simulate(duration=n, sampling_rate=int(rate), heart_rate=bpm, frequency_modulation=0,
+                          ibi_randomness=0, motion_amplitude=.02, powerline_amplitude=.005, random_state=seeds[1])
     own = np.arange(n*int(rate))/rate
-    skin = nk.eda_simulate(duration=whole, sampling_rate=int(rate), scr_number=max(1, whole//30), noise=.005, drift=0, random_state=seeds[2])[:len(t)]
+    skin = nk.eda_simulate(duration=whole, sampling_rate=int(rate), scr_number=max(1, whole//30), noise=.005, drift=0,
+                           random_state=seeds[2])[:len(t)]
     height, form = 1 - waveform, waveform
     responses = (.35*np.exp(.5*height*v)*answer(t - o, q.uniform(1, 3), 1.2*np.exp(-.35*form*v))
                  for o, v in zip(onsets, e[:, 0]))
     skin = level + .2*skin + drift*t/duration + sum(responses)
     narrow = sum((v*answer(t - o, .5, 2.) for o, v in zip(onsets, e[:, 2])), np.zeros(len(t)))
     pulse, wave = np.exp(-.30*height*narrow), bend(beat - .15, 60/bpm, .5*form*narrow)
-    rsp = nk.rsp_simulate(duration=whole, sampling_rate=int(rate), respiratory_rate=60*breath, noise=.01, random_state=seeds[3])[:len(t)]
+    rsp = nk.rsp_simulate(duration=whole, sampling_rate=int(rate), respiratory_rate=60*breath, noise=.01,
+                          random_state=seeds[3])[:len(t)]
     return dict(ECG=.4*np.interp(beat, own, ecg), PPG=pulse*np.interp(wave, own, ppg), EDA=skin, RSP=rsp)
 
 # %% ../../nbs/14_simulate.ipynb #cell-033
@@ -245,7 +275,7 @@ def coder(row, part:str, q) -> str|int:
     units = []
     for j in seen:
         pattern = list(patterns_of(part)[j])
-        units += [(row['side'] + str(pattern[0]))] + [str(au) for au in pattern[1:] if q.random() < .25]
+        units += [row['side'] + str(pattern[0])] + [str(au) for au in pattern[1:] if q.random() < .25]
     if q.random() < .15: units.append(str(q.choice([10, 25, 38, 43, 45])))
     units = list(dict.fromkeys(units))
     comma = '，' if q.random() < .03 else '+' if part == 'A' else ','
@@ -261,9 +291,11 @@ def sheet_of(s:Casme3Twin, table:pd.DataFrame) -> pd.DataFrame:
     q = np.random.default_rng(fold_seed(s.seed, 'coder'))
     au = [coder(r, s.part, q) for _, r in table.iterrows()]
     if s.part == 'C':
-        return pd.DataFrame(dict(sub=table.subject, count=table.groupby('subject').cumcount() + 1, onset=table.onset, offset=table.offset, au=pd.Series(au, dtype=object), emotion=table.emotion))
-    out = pd.DataFrame(dict(Subject=[f'spNO.{k}' for k in table.subject], Filename=table.stimulus, Onset=table.onset, Apex=table.apex, Offset=table.offset,
-                            AU=pd.Series(au, dtype=object), **{'Objective class': table.emotion.map(OBJECTIVE)}, emotion=table.emotion))
+        return pd.DataFrame(dict(sub=table.subject, count=table.groupby('subject').cumcount() + 1, onset=table.onset,
+                                 offset=table.offset, au=pd.Series(au, dtype=object), emotion=table.emotion))
+    out = pd.DataFrame(dict(Subject=[f'spNO.{k}' for k in table.subject], Filename=table.stimulus, Onset=table.onset,
+                            Apex=table.apex, Offset=table.offset, AU=pd.Series(au, dtype=object),
+                            **{'Objective class': table.emotion.map(OBJECTIVE)}, emotion=table.emotion))
     rows = q.permutation(len(out))[:3]
     if 'impossible rows' in s.quirks:
         out.loc[rows[0], 'Apex'] = out.Onset[rows[0]] - 29            # apex before the onset
@@ -275,19 +307,23 @@ def sheet_of(s:Casme3Twin, table:pd.DataFrame) -> pd.DataFrame:
 # %% ../../nbs/14_simulate.ipynb #cell-039
 def _folder(s:Casme3Twin, row) -> Path:
     "Folder of a clip's frames, relative to the root."
-    return Path('part_C', f"{row['subject']:02d}", 'a') if s.part == 'C' else Path('part_A', f"spNO.{row['subject']}", row['stimulus'])
+    if s.part == 'C': return Path('part_C', f"{row['subject']:02d}", 'a')
+    return Path('part_A', f"spNO.{row['subject']}", row['stimulus'])
 
 def _save(path, image):
-    if not cv2.imwrite(str(path), image): raise EmonbError(f'{path}: the picture could not be written; is the disk full?') from None
+    if not cv2.imwrite(str(path), image):
+        raise EmonbError(f'{path}: the picture could not be written; is the disk full?')
 
 def write_frames(root, s:Casme3Twin, row, face:FaceModel, margin:int=2):
     "Colour jpg and depth png of one clip and `margin` frames around it; frames that are there already are kept."
-    q, folder = np.random.default_rng(fold_seed(s.seed, 'noise', row['subject'], row['stimulus'], row['onset'])), Path(root)/_folder(s, row)
+    q = np.random.default_rng(fold_seed(s.seed, 'noise', row['subject'], row['stimulus'], row['onset']))
+    folder = Path(root)/_folder(s, row)
     for sub in ('color', 'depth'): (folder/sub).mkdir(parents=True, exist_ok=True)
     for n, c, mm in ideal_frames(s, row, face, margin):
         if (folder/f'color/{n}.jpg').exists(): continue
         c, d = sensor(c, mm, q, s.color_noise, s.depth_noise, s.hole_rate)
-        _save(folder/f'color/{n}.jpg', cv2.cvtColor(c, cv2.COLOR_RGB2BGR)); _save(folder/f'depth/{n}.png', d)
+        _save(folder/f'color/{n}.jpg', cv2.cvtColor(c, cv2.COLOR_RGB2BGR))
+        _save(folder/f'depth/{n}.png', d)
 
 def write_signals(path, s:Casme3Twin, rows:pd.DataFrame) -> float:
     "The physiology text of one subject; returns by how many seconds the recorder was ahead of the video."
@@ -312,16 +348,18 @@ def write_casme3(root,                            # the folder to make; must not
                 ) -> Path:                        # the root
     "Write a simulated CAS(ME)³ tree, whole or not at all. `DataError` if `root` already holds something."
     s, root = check_settings(settings), Path(root)
-    if root.exists() and any(root.iterdir()): raise DataError(f'{root}: not empty; give the twin a folder of its own') from None
+    if root.exists() and any(root.iterdir()): raise DataError(f'{root}: not empty; give the twin a folder of its own')
     tmp = root.with_name(f'.{root.name}.part')
-    shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir(parents=True)
+    shutil.rmtree(tmp, ignore_errors=True)
+    tmp.mkdir(parents=True)
     try:
-        table = plan(s); leads = {}
+        table, leads = plan(s), {}
         for k, rows in progress(list(table.groupby('subject')), label) if label else table.groupby('subject'):
             face = face_of(s, k)
             for _, row in rows.iterrows(): write_frames(tmp, s, row, face)
             if s.part == 'C': leads[k] = write_signals(tmp/f'part_C/{k:02d}/{k}.txt', s, rows)
-        with pd.ExcelWriter(tmp/SHEETS[s.part][0]) as x: sheet_of(s, table).to_excel(x, sheet_name=SHEETS[s.part][1], index=False)
+        book, sheet = SHEETS[s.part]
+        with pd.ExcelWriter(tmp/book) as x: sheet_of(s, table).to_excel(x, sheet_name=sheet, index=False)
         damage = _spoil(tmp, s, table)
         _write_truth(tmp, s, table.assign(lead_s=table.subject.map(leads)), damage)
         if root.exists(): root.rmdir()
@@ -341,13 +379,14 @@ def _spoil(root, s:Casme3Twin, table) -> dict:
         for f in (f'color/{n}.jpg', f'depth/{n}.png'): (root/_folder(s, a)/f).unlink()
         done['missing frame'] = str(_folder(s, a)/f'color/{n}.jpg')
     if 'damaged file' in s.quirks:
-        f = root/_folder(s, b)/f'color/{b.apex}.jpg'; f.write_bytes(f.read_bytes()[:400])
+        f = root/_folder(s, b)/f'color/{b.apex}.jpg'
+        f.write_bytes(f.read_bytes()[:400])
         done['damaged file'] = str(f.relative_to(root))
     return done
 
 # %% ../../nbs/14_simulate.ipynb #cell-043
 def log_likelihood(s:Casme3Twin, table:pd.DataFrame, modalities=None) -> np.ndarray:
-    "log p(evidence | emotion) of each clip up to a constant, (n, emotions); summed over the modalities (default: all there are)."
+    "log p(evidence | emotion) of each clip up to a constant, (n, emotions); summed over the modalities (default: all)."
     there = [m for m in MODALITIES if f'{m}_0' in table]
     out = np.zeros((len(table), len(emotions_of(s.part))))
     for m in there if modalities is None else [one_of('modality', m, there) for m in modalities]:
@@ -356,11 +395,14 @@ def log_likelihood(s:Casme3Twin, table:pd.DataFrame, modalities=None) -> np.ndar
         out -= .5*((e[:, None] - mu)**2).sum(-1)
     return out
 
-def posterior(s:Casme3Twin, table:pd.DataFrame, classes:int=4, modalities=None, prior:str='balanced', stimulus:bool=False) -> np.ndarray:
-    "Probability of each class, (n, C), by Bayes' rule from the hidden evidence. Classes as in chapter 11; emotions without a class are left out."
+def posterior(s:Casme3Twin, table:pd.DataFrame, classes:int=4, modalities=None, prior:str='balanced',
+              stimulus:bool=False) -> np.ndarray:
+    """Probability of each class, (n, C), by Bayes' rule from the hidden evidence.
+
+    Classes as in chapter 11; emotions without a class are left out."""
     names, to = class_names(classes), CLASS_MAPS[classes]
     freq = np.array([(s.priors or PRIORS[s.part]).get(e, 0) for e in emotions_of(s.part)], float)
-    member = np.array([[to.get(e) == c for c in names] for e in emotions_of(s.part)], float)          # (emotions, C)
+    member = np.array([[to.get(e) == c for c in names] for e in emotions_of(s.part)], float)    # (emotions, C)
     weight = freq[:, None]*member
     if one_of('prior', prior, ('balanced', 'twin')) == 'balanced': weight /= np.maximum(weight.sum(0), 1e-300)
     log = log_likelihood(s, table, modalities)
@@ -371,8 +413,9 @@ def posterior(s:Casme3Twin, table:pd.DataFrame, classes:int=4, modalities=None, 
 def _p_stimulus(s:Casme3Twin, shown) -> np.ndarray:
     "p(video | emotion) of each clip, (n, emotions)."
     if s.part == 'C': return np.ones((len(shown), len(emotions_of('C'))))
-    made = [sum(v == e for v in LETTERS.values()) for e in emotions_of('A')]
-    return np.array([[(1 - s.stimulus_bias)/len(LETTERS) + s.stimulus_bias*(LETTERS[v] == e)/n for e, n in zip(emotions_of('A'), made)] for v in shown])
+    emotions, chance = emotions_of('A'), (1 - s.stimulus_bias)/len(LETTERS)
+    made = [sum(v == e for v in LETTERS.values()) for e in emotions]
+    return np.array([[chance + s.stimulus_bias*(LETTERS[v] == e)/n for e, n in zip(emotions, made)] for v in shown])
 
 # %% ../../nbs/14_simulate.ipynb #cell-044
 def oracle(root,                      # a tree that `write_casme3` wrote
@@ -380,27 +423,39 @@ def oracle(root,                      # a tree that `write_casme3` wrote
            modalities=None,           # e.g. ('color', 'depth'); None: all
            prior:str='balanced',      # 'balanced' (best UAR) or 'twin' (best accuracy)
            stimulus:bool=False        # whether the video shown is known
-          ) -> dict:                  # y, yhat (N,) int; posterior (N, C); classes; meta: subject, trial, stimulus, onset, named as by chapter 11's reader, in the sheet's order
-    "The best any model could do on a simulated tree: Bayes' rule on the hidden evidence. `y` and `yhat` go straight into the metrics."
+          ) -> dict:
+    """The best any model could do on a simulated tree: Bayes' rule on the hidden evidence.
+
+    y, yhat (N,) int, which go straight into the metrics; posterior (N, C); classes; meta: subject, trial, stimulus,
+    onset, named as by chapter 11's reader, in the sheet's order."""
     s, truth = read_truth(root)
-    to, names = CLASS_MAPS[one_of('classes', classes, CLASS_MAPS if s.part == 'A' else (4, 3))], class_names(classes)
-    shown = sheet_of(s, truth).rename(columns=str.lower).onset                     # as it stands in the sheet, spoilt rows included
+    to = CLASS_MAPS[one_of('classes', classes, CLASS_MAPS if s.part == 'A' else (4, 3))]
+    names = class_names(classes)
+    shown = sheet_of(s, truth).rename(columns=str.lower).onset       # as it stands in the sheet, spoilt rows included
     truth = truth.assign(shown=shown)[truth.emotion.isin(to)].reset_index(drop=True)
-    p, who = posterior(s, truth, classes, modalities, prior, stimulus), [f'{k:02d}' if s.part == 'C' else f'spNO.{k}' for k in truth.subject]   # chapter 11's names
+    p = posterior(s, truth, classes, modalities, prior, stimulus)
+    who = [f'{k:02d}' if s.part == 'C' else f'spNO.{k}' for k in truth.subject]                 # chapter 11's names
+    trial = [f'{k}_{v}_{o}' for k, v, o in zip(who, truth.stimulus, truth.shown)]
+    meta = pd.DataFrame(dict(subject=who, trial=trial, stimulus=truth.stimulus, onset=truth.onset))
     return dict(y=truth.emotion.map(to).map(names.index).to_numpy(), yhat=p.argmax(1), posterior=p, classes=names,
-                meta=pd.DataFrame(dict(subject=who, trial=[f'{k}_{v}_{o}' for k, v, o in zip(who, truth.stimulus, truth.shown)], stimulus=truth.stimulus, onset=truth.onset)))
+                meta=meta)
 
 def read_truth(root) -> tuple[Casme3Twin, pd.DataFrame]:
     "Settings and truth table of a simulated tree. `DataError` if it is not one of ours."
     root = Path(root)
-    if not has_truth(root): raise DataError(f'{root}: not a simulated tree (no readable {MARKER} and truth.csv); the oracle exists for the twin only')
+    if not has_truth(root):
+        raise DataError(f'{root}: not a simulated tree (no readable {MARKER} and truth.csv); '
+                        'the oracle exists for the twin only')
     version = read_marker(root).get('version')
     if version != VERSION:
-        raise DataError(f'{root}: written by version {str(version)[:20]} of the twin, this is {VERSION}; delete the folder and it is written again')
+        raise DataError(f'{root}: written by version {str(version)[:20]} of the twin, this is {VERSION}; '
+                        'delete the folder and it is written again')
     settings, known = settings_of(root, Casme3Twin), ['onset', 'apex', 'offset']
-    truth = read_truth_table(root/'truth.csv', ['subject', 'stimulus', 'emotion', *known], known, keep_default_na=False, na_values={'lead_s': ['']})
+    truth = read_truth_table(root/'truth.csv', ['subject', 'stimulus', 'emotion', *known], known, keep_default_na=False,
+                             na_values={'lead_s': ['']})
     if odd := sorted(set(map(str, truth.emotion)) - set(emotions_of(settings.part))):
-        raise DataError(f'{root}/truth.csv: {odd[0][:20]!r} is no emotion of part {settings.part}; delete the folder and it is written again')
+        raise DataError(f'{root}/truth.csv: {odd[0][:20]!r} is no emotion of part {settings.part}; '
+                        'delete the folder and it is written again')
     return settings, truth
 
 # %% ../../nbs/14_simulate.ipynb #cell-045
@@ -411,40 +466,52 @@ def _write_truth(root, s:Casme3Twin, table:pd.DataFrame, damage:dict):
     classes, score = 4 if s.part == 'C' else 7, {}
     y = table.emotion.map(CLASS_MAPS[classes]).map(class_names(classes).index)
     there = [m for m in MODALITIES if f'{m}_0' in table]
+    mean = dict(average='macro', zero_division=0)
     for ms in (there, *([m] for m in there)):
         yhat = posterior(s, table, classes, ms).argmax(1)
-        score['+'.join(ms)] = dict(ACC=float((y == yhat).mean()), UF1=float(f1_score(y, yhat, average='macro', labels=range(classes), zero_division=0)),
-                                   UAR=float(recall_score(y, yhat, average='macro', labels=sorted(set(y)), zero_division=0)))
-    write_json(root/'truth.json', dict(SIMULATED=True, oracle=score, classes=class_names(classes), emotions=emotions_of(s.part), damage=damage,
-                                       prototypes={m: prototypes(s.part, m) for m in there}, patterns=patterns_of(s.part), places=list(BULGES)))
-    write_json(root/MARKER, dict(SIMULATED=True, dataset='casme3', version=VERSION, seed=s.seed, settings=asdict(s), files=sum(p.is_file() for p in root.rglob('*')) + 1))
+        score['+'.join(ms)] = dict(ACC=float((y == yhat).mean()),
+                                   UF1=float(f1_score(y, yhat, labels=range(classes), **mean)),
+                                   UAR=float(recall_score(y, yhat, labels=sorted(set(y)), **mean)))
+    write_json(root/'truth.json', dict(SIMULATED=True, oracle=score, classes=class_names(classes),
+                                       emotions=emotions_of(s.part), damage=damage,
+                                       prototypes={m: prototypes(s.part, m) for m in there},
+                                       patterns=patterns_of(s.part), places=list(BULGES)))
+    files = sum(p.is_file() for p in root.rglob('*')) + 1
+    write_json(root/MARKER, dict(SIMULATED=True, dataset='casme3', version=VERSION, seed=s.seed, settings=asdict(s),
+                                 files=files))
 
 # %% ../../nbs/14_simulate.ipynb #cell-055
-def simulated_root(dataset:str='casme3', settings:Casme3Twin|None=None, label:str='writing the simulated twin') -> Path:
-    "The tree of `settings` under `data/simulated` of the project: as it lies there if its marker matches, else written now."
+def simulated_root(dataset:str='casme3', settings:Casme3Twin|None=None,
+                   label:str='writing the simulated twin') -> Path:
+    "The tree of `settings` under `data/simulated`: as it lies there if its marker matches, else written now."
     one_of('simulated dataset', dataset, ('casme3',))
     return twin_root(dataset, check_settings(settings or Casme3Twin()), partial(write_casme3, label=label))
 
 # %% ../../nbs/14_simulate.ipynb #cell-062
-FROZEN = dict(c510=Casme3Twin(subjects=30, clips=510, waveform=.5))      # name → settings; their seed is set by `frozen`
-CHOOSE, JUDGE = (100,), (201, 202, 203)                                  # seeds to choose a model on, and to judge it once
+FROZEN = dict(c510=Casme3Twin(subjects=30, clips=510, waveform=.5))      # name → settings; `frozen` sets their seed
+CHOOSE, JUDGE = (100,), (201, 202, 203)                                  # seeds to choose a model on, and to judge it
 FINGERPRINTS = {     # seed → `twin_fingerprint` of the frozen twin c510, version 1
-    100: dict(plan='e95ab09d346be854', drawn=(118.995, 24.364, 1456.532, 280.686, .190, .707, 5.837, .123, .639, .487, .009, .299)),
-    201: dict(plan='4036d4a3b3469b8b', drawn=(104.637, 20.881, 1434.967, 295.678, .189, .714, 4.343, .109, .624, .421, .073, .335)),
-    202: dict(plan='aae0e76b19281ec1', drawn=(98.930, 17.392, 1459.681, 279.385, .191, .701, 4.188, .126, .661, .526, .044, .275)),
-    203: dict(plan='e3b42d7ee5bdca2a', drawn=(125.387, 26.716, 1457.906, 278.844, .202, .712, 4.715, .081, .552, .401, .001, .332))}
+    100: dict(plan='e95ab09d346be854',
+              drawn=(118.995, 24.364, 1456.532, 280.686, .190, .707, 5.837, .123, .639, .487, .009, .299)),
+    201: dict(plan='4036d4a3b3469b8b',
+              drawn=(104.637, 20.881, 1434.967, 295.678, .189, .714, 4.343, .109, .624, .421, .073, .335)),
+    202: dict(plan='aae0e76b19281ec1',
+              drawn=(98.930, 17.392, 1459.681, 279.385, .191, .701, 4.188, .126, .661, .526, .044, .275)),
+    203: dict(plan='e3b42d7ee5bdca2a',
+              drawn=(125.387, 26.716, 1457.906, 278.844, .202, .712, 4.715, .081, .552, .401, .001, .332))}
 
 def frozen(name:str='c510', seed:int=CHOOSE[0]) -> Casme3Twin:
     "The settings of a frozen twin."
     return replace(FROZEN[one_of('frozen twin', name, FROZEN)], seed=seed)
 
 def twin_fingerprint(s:Casme3Twin) -> dict:
-    "`plan`: version and plan as 16 hex digits. `drawn`: of the first clip's apex and its person's signals, mean and sd."
+    "`plan`: version and plan as 16 hex digits. `drawn`: mean and sd of the first clip's apex and its person's signals."
     table = plan(s)
     text = table.round(6).to_csv(index=False, float_format='%.6f')
     row = table.iloc[0]
     frames = {n: (c, mm) for n, c, mm in ideal_frames(s, row, face_of(s, row['subject']))}
-    signals = session_signals([5.], row[[f'physio_{k}' for k in range(3)]].to_numpy(float)[None], 12., s.seed, waveform=s.waveform)
+    e = row[[f'physio_{k}' for k in range(3)]].to_numpy(float)[None]
+    signals = session_signals([5.], e, 12., s.seed, waveform=s.waveform)
     drawn = [*frames[row['apex']], *(signals[k] for k in sorted(signals))]
     return dict(plan=hashlib.sha256(f'{VERSION}\n{text}'.encode()).hexdigest()[:16],
                 drawn=[round(float(v), 3) for a in drawn for v in (a.mean(), a.std())])

@@ -101,8 +101,8 @@ def spans(meta:pd.DataFrame, s:PrepareSettings) -> pd.DataFrame:
 
 # %% ../../nbs/25_prepare.ipynb #cell-011
 def set_key(reader:Reader, s:PrepareSettings) -> str:
-    """Fingerprint of the sources' content, the reader's and the preparer's settings, and the code that reads and prepares
-    (chapter 01)."""
+    """Fingerprint of the sources' content, the reader's and the preparer's settings, and the code that reads and
+    prepares (chapter 01)."""
     say = dict(name=reader.name, reader=reader.settings, prepare=asdict(s), classes=reader.classes,
                code=code_key(reader, _prepare))
     return fingerprint(reader.sources, say, getattr(reader, 'root', None))
@@ -222,8 +222,8 @@ def _fill(w, i:int, reader, s:PrepareSettings, spans, session, defects) -> dict:
 
 def prepare(reader:Reader, settings:PrepareSettings=PrepareSettings(), strict:bool=False, folder=None) -> Prepared:
     """A reader's recordings as a prepared set, kept under `folder` (default: the cache, named by content and settings).
-    Damaged frames are repaired and damaged clips left out, each with a line in `info['defects']`, where every odd name of
-    a person stands too; `strict` stops at the first. The hand features are those of the modalities asked for.
+    Damaged frames are repaired and damaged clips left out, each with a line in `info['defects']`, where every odd name
+    of a person stands too; `strict` stops at the first. The hand features are those of the modalities asked for.
     `DataError` if nothing is left."""
     key = set_key(_check(reader), settings)
     folder = Path(folder or cache_dir()/'prepared'/f'{reader.name}-{key}')
