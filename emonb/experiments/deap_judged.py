@@ -30,7 +30,8 @@ def with_all(data:Prepared, weights:str='') -> Prepared:
     net = FaceNet(freeze_cnn=True)
     load_cnn(net, weights, quiet=True)
     pixels = face_pixels(data.x['face'], mask)
-    centred = centre_maps(pixels[:, None], ~np.isnan(pixels[:, :1]), who, np.full((len(pixels), 1, 256), np.nan, 'f'))[:, 0]
+    seen, empty = ~np.isnan(pixels[:, :1]), np.zeros((len(pixels), 1, 256), np.float32)
+    centred = centre_maps(pixels[:, None], seen, who, empty)[:, 0]
     return replace(data, x=dict(
         bio=data.x['bio'], features=band_features(data.x['bio']).reshape(len(data), -1).astype(np.float32),
         face_maps=centre_maps(net.cnn_features(data.x['face']), mask, who), face_mask=mask, face_pixels=centred))
@@ -78,7 +79,8 @@ def judge_twins(kind:str, twins=None, systems=SYSTEMS, protocols=PROTOCOLS, seed
 
 def table_of(rows:pd.DataFrame) -> pd.DataFrame:
     "UAR by trial: mean over seeds, then over twins; the worst and best twin beside it."
-    each = rows.assign(kind=rows.twin.str.split().str[0]).groupby(['kind', 'protocol', 'system', 'twin'], sort=False).trial.mean()
+    keys = ['kind', 'protocol', 'system', 'twin']
+    each = rows.assign(kind=rows.twin.str.split().str[0]).groupby(keys, sort=False).trial.mean()
     by = each.groupby(level=['kind', 'protocol', 'system'], sort=False)
     out = pd.DataFrame({'UAR by trial': by.mean(), 'lowest': by.min(), 'highest': by.max(), 'twins': by.size()})
     return out.round(2).reset_index()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from ..core import EmonbError, fold_seed, seed_everything
 from .deep_fusion import DeepFusion, fusion_inputs
 from .eeg_power import POWER_RECIPE
-from .face_net import affect_loss, ccc
+from .face_net import affect_loss
 from .registry import register_model
 
 # %% ../../nbs/42b_values.ipynb #cell-005
