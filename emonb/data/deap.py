@@ -6,10 +6,10 @@
 __all__ = ['EEG', 'PERIPHERAL', 'CHANNELS', 'KINDS', 'RAW', 'RATE', 'BASELINE_S', 'TRIAL_S', 'TRIALS', 'SUBJECTS', 'RATINGS',
            'ABSENT', 'ADMITTED', 'REFUSED', 'RULES', 'CODES', 'UNITS', 'FOLDERS', 'TARGETS', 'PlainType', 'PlainArray',
            'Steps', 'AsksForCode', 'ArrayUnpickler', 'load_arrays', 'Trials', 'find_defects', 'read_dat',
-           'ratings_file', 'expected', 'rating_cells', 'read_ratings', 'session_clock', 'binarise', 'labels_of',
+           'ratings_file', 'expected', 'rating_cells', 'session_clock', 'read_ratings', 'binarise', 'labels_of',
            'BdfHeader', 'read_bdf_header', 'read_digital', 'decode_status', 'status_events', 'BdfSession',
            'count_frames', 'video_frame', 'person_of', 'layout', 'inventory', 'parse_subjects', 'look_into', 'meet',
-           'choose', 'trial_table', 'Deap', 'name_lines', 'audit']
+           'choose', 'trial_table', 'check_choice', 'check_ratings', 'Deap', 'name_lines', 'person_lines', 'audit']
 
 # %% ../../nbs/12_deap.ipynb #cell-002
 import codecs
@@ -30,7 +30,8 @@ from .people import Ledger, person_key
 from .recordings import MARKER, Recording, Signals, provenance_of
 
 # %% ../../nbs/12_deap.ipynb #cell-005
-EEG = ('Fp1 AF3 F3 F7 FC5 FC1 C3 T7 CP5 CP1 P3 P7 PO3 O1 Oz Pz Fp2 AF4 Fz F4 F8 FC6 FC2 Cz C4 T8 CP6 CP2 P4 P8 PO4 O2').split()
+EEG = ('Fp1 AF3 F3 F7 FC5 FC1 C3 T7 CP5 CP1 P3 P7 PO3 O1 Oz Pz '
+       'Fp2 AF4 Fz F4 F8 FC6 FC2 Cz C4 T8 CP6 CP2 P4 P8 PO4 O2').split()
 PERIPHERAL = ('hEOG vEOG zEMG tEMG GSR Resp Plet Temp').split()
 CHANNELS = EEG + PERIPHERAL
 KINDS = ['eeg'] * 32 + ['eog', 'eog', 'emg', 'emg', 'gsr', 'resp', 'bio', 'temperature']     # in mne's words
@@ -38,7 +39,7 @@ RAW = {'hEOG': ('EXG1', 'EXG2'), 'vEOG': ('EXG3', 'EXG4'), 'zEMG': ('EXG5', 'EXG
        'GSR': ('GSR1',), 'Resp': ('Resp',), 'Plet': ('Plet',), 'Temp': ('Temp',)}
 RATE, BASELINE_S, TRIAL_S, TRIALS, SUBJECTS = 128., 3, 60, 40, 32
 RATINGS = ['valence', 'arousal', 'dominance', 'liking']
-ABSENT = {'s03': [40], 's05': [40], 's14': [40], 's11': [38, 39, 40]}      # face videos that were never published (Trial numbers)
+ABSENT = {'s03': [40], 's05': [40], 's14': [40], 's11': [38, 39, 40]}      # videos that were never published (Trial numbers)
 
 # %% ../../nbs/12_deap.ipynb #cell-008
 def _text(thing) -> str:
@@ -97,14 +98,23 @@ class Steps(dict):
     left = 200_000
     def __getitem__(self, code):
         self.left -= 1
-        if self.left < 0: raise pickle.UnpicklingError("it takes more than 200,000 steps, where arrays take some hundred")
+        if self.left < 0:
+            raise pickle.UnpicklingError("it takes more than 200,000 steps, where arrays take some hundred")
         return super().__getitem__(code)
 
-class AsksForCode(pickle.UnpicklingError):
-    "A pickle that names something to be run."
+class AsksForCode(pickle.UnpicklingError): "A pickle that names something to be run."
 
-class ArrayUnpickler(pickle._Unpickler):
-    "Unpickle dicts, lists, numbers, text and numeric arrays; refuse every other name and every other way of making objects."
+class _Bounded:
+    "A file from which nobody can ask for more bytes than it has."
+    def __init__(self, file, size): self.file, self.size = file, size
+    def readline(self): return self.file.readline()
+    def readinto(self, buffer): return self.file.readinto(buffer)
+    def read(self, n=-1):
+        if n > self.size - self.file.tell(): raise EOFError
+        return self.file.read(n)
+
+class _Names(pickle._Unpickler):
+    "An unpickler that answers each name from `ADMITTED`, and refuses every other name."
     dispatch = {k: v for k, v in pickle._Unpickler.dispatch.items() if bytes([k]) not in REFUSED}
 
     def __init__(self, file, size):
@@ -134,6 +144,11 @@ class ArrayUnpickler(pickle._Unpickler):
         self.find_class(self.readline()[:-1], self.readline()[:-1])
         raise pickle.UnpicklingError("it makes an object in a way that arrays do not need")
 
+    dispatch.update({pickle.BUILD[0]: build, pickle.INST[0]: inst})
+
+# %% ../../nbs/12_deap.ipynb #cell-078
+class ArrayUnpickler(_Names):
+    "Unpickle dicts, lists, numbers, text and numeric arrays; refuse all other names and ways of making objects."
     def put(self, items):
         "Into the dict on the stack. A key is text or a number: hashing anything nested may never end."
         if not isinstance(self.stack[-1], dict) or not all(isinstance(k, (str, bytes, int, float)) for k in items[::2]):
@@ -153,20 +168,12 @@ class ArrayUnpickler(pickle._Unpickler):
 
     def bytearray8(self): self.append(bytearray(self.read(int.from_bytes(self.read(8), 'little'))))
 
-    dispatch.update({pickle.BUILD[0]: build, pickle.INST[0]: inst, pickle.BYTEARRAY8[0]: bytearray8,
-                     pickle.DICT[0]: whole_dict, pickle.SETITEM[0]: setitem, pickle.SETITEMS[0]: setitems})
-
-class _Bounded:
-    "A file from which nobody can ask for more bytes than it has."
-    def __init__(self, file, size): self.file, self.size = file, size
-    def readline(self): return self.file.readline()
-    def readinto(self, buffer): return self.file.readinto(buffer)
-    def read(self, n=-1):
-        if n > self.size - self.file.tell(): raise EOFError
-        return self.file.read(n)
+    dispatch = {**_Names.dispatch, pickle.BYTEARRAY8[0]: bytearray8, pickle.DICT[0]: whole_dict,
+                pickle.SETITEM[0]: setitem, pickle.SETITEMS[0]: setitems}
 
 # %% ../../nbs/12_deap.ipynb #cell-011
-_BROKEN = (pickle.UnpicklingError, EmonbError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError, AssertionError)
+_BROKEN = (pickle.UnpicklingError, EmonbError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+           OverflowError, RecursionError, MemoryError, AssertionError)
 
 def _plain(found):
     "Arrays out of their stand-ins, byte names as text; what lies deeper is not looked at."
@@ -190,7 +197,8 @@ def load_arrays(path):
         why = 'it ends too early' if isinstance(e, EOFError) else f'it does not read as a pickle ({type(e).__name__})'
         raise DataError(f"{path}: damaged, {why}; get the file anew from the DEAP site") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path}: a pickle of a {type(found).__name__} where a dict with data and labels is expected; is it a DEAP .dat file?")
+        raise DataError(f"{path}: a pickle of a {type(found).__name__} where a dict with data and labels is expected; "
+                        "is it a DEAP .dat file?")
     return found
 
 # %% ../../nbs/12_deap.ipynb #cell-014
@@ -205,14 +213,15 @@ class Trials:
 def find_defects(data, path):
     "(usable, defects) of (trials, 40, samples): NaN or infinity in a channel, and channels that never move."
     finite, still, defects = np.isfinite(data.sum(-1)), (data[..., ::61] == data[..., :1]).all(-1), []
-    for t, c in zip(*np.nonzero(~finite)):
-        defects.append(dict(file=str(path), row=f'trial {t + 1}', defect=f'{CHANNELS[c]} holds NaN or infinity', action='trial left out'))
+    def tell(t, c, what, action):
+        defects.append(dict(file=str(path), row=f'trial {t + 1}', defect=f'{CHANNELS[c]} {what}', action=action))
+    for t, c in zip(*np.nonzero(~finite)): tell(t, c, 'holds NaN or infinity', 'trial left out')
     for t, c in zip(*np.nonzero(still & finite)):
-        if np.ptp(data[t, c]) == 0: defects.append(dict(file=str(path), row=f'trial {t + 1}', defect=f'{CHANNELS[c]} is flat', action='kept'))
+        if np.ptp(data[t, c]) == 0: tell(t, c, 'is flat', 'kept')
     return finite.all(1), defects
 
 def read_dat(path, trials=TRIALS, seconds=TRIAL_S, strict=False):
-    """Read sNN.dat → Trials. DataError when it is damaged, hostile, of another shape, or (strict) holds NaN or a flat channel."""
+    "Read sNN.dat → Trials. DataError if it is damaged, hostile, of another shape, or (strict) has NaN, a flat channel."
     found, samples = load_arrays(path), int((seconds + BASELINE_S) * RATE)
     for key, shape in (('data', (trials, len(CHANNELS), samples)), ('labels', (trials, len(RATINGS)))):
         array = found.get(key)
@@ -220,8 +229,10 @@ def read_dat(path, trials=TRIALS, seconds=TRIAL_S, strict=False):
             held = ', '.join(map(str, list(found)[:5]))[:80] or 'nothing'
             raise DataError(f"{path}: no array named {key} in it (it holds {held}); is it a DEAP .dat file?")
         if array.shape != shape or array.dtype.kind != 'f':
-            counts = f"{array.shape[0]} trials, {array.shape[1]} channels, {array.shape[2]} samples" if array.ndim == 3 else f"shape {array.shape}"
-            raise DataError(f"{path}: {key} has {counts} of {array.dtype} where {shape} of floats is expected; get the file anew or leave the subject out")
+            counts = f'shape {array.shape}'
+            if array.ndim == 3: counts = '{} trials, {} channels, {} samples'.format(*array.shape)
+            raise DataError(f"{path}: {key} has {counts} of {array.dtype} where {shape} of floats is expected; "
+                            "get the file anew or leave the subject out")
     usable, defects = find_defects(found['data'], path)
     if not np.isfinite(found['labels']).all():
         raise DataError(f"{path}: a rating in labels is NaN; get the file anew or leave the subject out")
@@ -232,7 +243,8 @@ def read_dat(path, trials=TRIALS, seconds=TRIAL_S, strict=False):
 # %% ../../nbs/12_deap.ipynb #cell-018
 def ratings_file(root):
     "Path of participant_ratings.csv (or .xls) under a root. DataError when there is none."
-    places = [Path(root) / p for p in ('metadata_csv/participant_ratings.csv', 'participant_ratings.csv', 'metadata_xls/participant_ratings.xls')]
+    names = 'metadata_csv/participant_ratings.csv', 'participant_ratings.csv', 'metadata_xls/participant_ratings.xls'
+    places = [Path(root) / name for name in names]
     for path in places:
         if path.is_file(): return path
     raise DataError(f"{places[0]}: missing; it joins signals, faces and ratings, so nothing can be read without it; "
@@ -257,7 +269,7 @@ def _cells(path) -> list:
     return [['' if pd.isna(c) else str(c).strip() for c in row] for row in table.itertuples(index=False)]
 
 def rating_cells(path) -> pd.DataFrame:
-    "The table as text, its columns in small letters, and `row`, the number in the file. DataError for one of another form."
+    "The table as text, columns in small letters, and `row`, the number in the file. DataError for one of another form."
     first, *body = _cells(path) or [[]]
     header, again = [c.lower() for c in first], 'get the table anew from the DEAP site'
     rows = [(k, row) for k, row in enumerate(body, 2) if any(row)]
@@ -272,11 +284,25 @@ def rating_cells(path) -> pd.DataFrame:
     table = pd.DataFrame([row + [''] * (len(header) - len(row)) for _, row in rows], columns=header, dtype=object)
     return table.assign(row=[k for k, _ in rows])
 
+def session_clock(table):
+    "Add start_s (s from the subject's first trial) and clock ('Start_time in …' or 'trial count')."
+    parts = []
+    for _, rows in table.groupby('subject', sort=False):
+        rows, raw = rows.copy(), rows.start_time.to_numpy(float)
+        gaps = np.diff(raw)
+        def fits(unit): return 60 <= np.median(gaps) * unit <= 600
+        unit = next(filter(fits, (1e-4, 1e-6, 1e-3, 1.)), None) if len(gaps) and (gaps > 0).all() else None
+        rows['start_s'] = (raw - raw[0]) * unit if unit else rows.order * float(TRIAL_S + BASELINE_S)
+        rows['clock'] = f'Start_time in {unit:g} s' if unit else 'trial count'
+        parts.append(rows)
+    return pd.concat(parts, ignore_index=True) if parts else table.assign(start_s=0., clock='trial count')
+
 # %% ../../nbs/12_deap.ipynb #cell-070
 def read_ratings(root):
-    """participant_ratings.csv → table: subject, order (from 0), trial_number, experiment_id, valence … liking, familiarity, start_s, clock.
+    """participant_ratings.csv → table: subject, order (from 0), trial_number, experiment_id, the ratings, familiarity,
+    start_s, clock.
 
-    DataError when the file or a column is missing, a cell is not the number it should be, or a numbering is not a permutation."""
+    DataError when the file or a column is missing, a cell is no such number, or a numbering is no permutation."""
     path, (trials, _) = ratings_file(root), expected(root)
     table = rating_cells(path)
     x = {c: numbers(table[c]) if c in table else np.full(len(table), np.nan)
@@ -301,29 +327,18 @@ def read_ratings(root):
                             experiment_id=video, **{c: x[c] for c in (*RATINGS, 'familiarity', 'start_time')}))
     return session_clock(out.sort_values(['subject', 'order'], ignore_index=True))
 
-def session_clock(table):
-    "Add start_s (s from the subject's first trial) and clock ('Start_time in …' or 'trial count')."
-    parts = []
-    for _, rows in table.groupby('subject', sort=False):
-        rows, raw = rows.copy(), rows.start_time.to_numpy(float)
-        gaps = np.diff(raw)
-        unit = next((u for u in (1e-4, 1e-6, 1e-3, 1.) if len(gaps) and (gaps > 0).all() and 60 <= np.median(gaps) * u <= 600), None)
-        rows['start_s'] = (raw - raw[0]) * unit if unit else rows.order * float(TRIAL_S + BASELINE_S)
-        rows['clock'] = f'Start_time in {unit:g} s' if unit else 'trial count'
-        parts.append(rows)
-    return pd.concat(parts, ignore_index=True) if parts else table.assign(start_s=0., clock='trial count')
-
 # %% ../../nbs/12_deap.ipynb #cell-021
 RULES = '>=5', '>5', '>4.5', 'mean'
 
 def binarise(ratings, rule='>=5', train=None):
-    """Ratings (n,) 1 to 9 → 0 low, 1 high. '>4.5' is the literature's "4.5 or less is low"; 'mean' is at or above the mean of `train`
-    (positions of the training rows). EmonbError for an unknown rule, or 'mean' without `train`."""
+    """Ratings (n,) 1 to 9 → 0 low, 1 high. '>4.5' is the literature's "4.5 or less is low"; 'mean' is at or above the
+    mean of `train` (positions of the training rows). EmonbError for an unknown rule, or 'mean' without `train`."""
     one_of('rule', rule, RULES)
     r = np.asarray(ratings, float)
     if rule == 'mean':
         if train is None:
-            raise EmonbError("rule=mean needs the training rows of the split: binarise(ratings, 'mean', train=split.train)")
+            raise EmonbError("rule=mean needs the training rows of the split: "
+                             "binarise(ratings, 'mean', train=split.train)")
         return (r >= r[np.asarray(train)].mean()).astype(np.int64)
     return {'>=5': r >= 5, '>5': r > 5, '>4.5': r > 4.5}[rule].astype(np.int64)
 
@@ -337,7 +352,7 @@ def labels_of(meta, target, rule='>=5', train=None):
 # %% ../../nbs/12_deap.ipynb #cell-025
 @dataclass(frozen=True)
 class BdfHeader:
-    "What the header says; `labels`, `units`, `gain` and `offset` are per channel, samples = gain · digital + offset."
+    "What the header says; `labels`, `units`, `gain`, `offset` are per channel, samples = gain · digital + offset."
     path: Path
     labels: list
     units: list
@@ -375,29 +390,34 @@ def read_bdf_header(path):
         per_record, record_s = [_count(v, -10**7, 10**8) for v in column[8]], number(head[244:252])
         records, start = _count(head[236:244], -10**7, 10**8), _count(head[184:192], -10**7, 10**8)
     except OSError as e: raise DataError(f"{path}: cannot be opened ({e.strerror}); check the file") from None
-    except ValueError:
-        raise DataError(f"{path}: the BDF header is damaged (a number in it does not read); get the file anew") from None
+    except ValueError as e:
+        raise DataError(f"{path}: the BDF header is damaged (a number in it does not read); get the file anew") from e
     if len(set(per_record)) > 1:
         odd = next(i for i, v in enumerate(per_record) if v != per_record[0])
-        raise DataError(f"{path}: mixed sampling rates, {column[0][0]} has {per_record[0]} samples a record and {column[0][odd]} {per_record[odd]}; resample the file to one rate")
-    if start != 256 * (n + 1) or not (1e-4 <= record_s < 1e6) or not (0 < per_record[0] < 1e6) or not np.isfinite([low, high, dlow, dhigh]).all() or (dhigh <= dlow).any() or (high == low).any():
+        raise DataError(f"{path}: mixed sampling rates, {column[0][0]} has {per_record[0]} samples a record and "
+                        f"{column[0][odd]} {per_record[odd]}; resample the file to one rate")
+    sizes = start == 256 * (n + 1) and 1e-4 <= record_s < 1e6 and 0 < per_record[0] < 1e6
+    if not sizes or not np.isfinite([low, high, dlow, dhigh]).all() or (dhigh <= dlow).any() or (high == low).any():
         raise DataError(f"{path}: the BDF header contradicts itself; get the file anew")
     there = (path.stat().st_size - start) // (3 * n * per_record[0])
     if there < max(records, 1):
         raise DataError(f"{path}: cut short, {max(there, 0)} of {records} records are there; get the file anew")
     gain = (high - low) / (dhigh - dlow)
-    return BdfHeader(path, column[0], column[2], gain, low - gain * dlow, per_record[0], record_s, records if records > 0 else there, start)
+    return BdfHeader(path, column[0], column[2], gain, low - gain * dlow, per_record[0], record_s,
+                     records if records > 0 else there, start)
 
 # %% ../../nbs/12_deap.ipynb #cell-026
 def read_digital(header, channels, first=0, last=None):
-    "24-bit samples `first` to `last` of some channels (indices) → (channels, last - first) int32. DataError outside the recording."
+    "24-bit samples `first` to `last` of channels (indices) → (channels, last - first) int32. DataError outside of it."
     total = header.records * header.per_record
     last = total if last is None else last
     if not 0 <= first < last <= total:
-        raise DataError(f"{header.path}: samples {first} to {last} lie outside its {total}; the recording is too short for this trial")
+        raise DataError(f"{header.path}: samples {first} to {last} lie outside its {total}; "
+                        "the recording is too short for this trial")
     r0, r1 = first // header.per_record, -(-last // header.per_record)
     size = len(header.labels) * header.per_record * 3
-    blocks = np.memmap(header.path, np.uint8, 'r', header.start + r0 * size, ((r1 - r0), len(header.labels), header.per_record, 3))
+    shape = r1 - r0, len(header.labels), header.per_record, 3
+    blocks = np.memmap(header.path, np.uint8, 'r', header.start + r0 * size, shape)
     out = np.empty((len(channels), last - first), np.int32)
     for row, c in zip(out, channels):
         b = np.asarray(blocks[:, c]).reshape(-1, 3)[first - r0 * header.per_record: last - r0 * header.per_record]
@@ -415,14 +435,17 @@ def status_events(header):
     """(sample, code) of every change to a code other than 0, (n, 2) int64.
 
     Tries `Status`, then channels without a name; DataError when there is none or none of them holds playback codes."""
-    names = [(i, name) for i, name in enumerate(header.labels) if name.lower() == 'status'] + [(i, name) for i, name in enumerate(header.labels) if name in ('', '-0', '-1')]
-    if not names:
-        raise DataError(f"{header.path}: no status channel (its last channel is {header.labels[-1]!r}); trials cannot be found, get the file anew")
-    for i, _ in names:
+    named = [i for i, name in enumerate(header.labels) if name.lower() == 'status']
+    nameless = [i for i, name in enumerate(header.labels) if name in ('', '-0', '-1')]
+    if not named + nameless:
+        raise DataError(f"{header.path}: no status channel (its last channel is {header.labels[-1]!r}); "
+                        "trials cannot be found, get the file anew")
+    for i in named + nameless:
         code = decode_status(read_digital(header, [i])[0])
         change = np.flatnonzero((np.diff(code, prepend=0) != 0) & (code != 0))
         if (code[change] == 4).any(): return np.stack([change, code[change]], 1)
-    raise DataError(f"{header.path}: the status channel never shows code 4 (playback); trials cannot be found, check that it is a DEAP recording")
+    raise DataError(f"{header.path}: the status channel never shows code 4 (playback); trials cannot be found, "
+                    "check that it is a DEAP recording")
 
 # %% ../../nbs/12_deap.ipynb #cell-031
 UNITS = {'V': 1e6, 'mV': 1e3, 'uV': 1., 'µV': 1.}     # what an electrode may be recorded in → µV
@@ -447,7 +470,8 @@ class BdfSession:
         self.events = status_events(self.header)
         self.onsets_s = self.events[self.events[:, 1] == 4, 0] / self.rate
         if trials is not None and len(self.onsets_s) != trials:
-            raise DataError(f"{path}: {len(self.onsets_s)} playback codes where the ratings have {trials} trials; they cannot be paired, leave the subject out")
+            raise DataError(f"{path}: {len(self.onsets_s)} playback codes where the ratings have {trials} trials; "
+                            "they cannot be paired, leave the subject out")
 
     def samples(self, trial_number, before_s=BASELINE_S, after_s=TRIAL_S):
         "(40, samples) float64 at the file's rate, `before_s` before playback to `after_s` after; EEG, EOG, EMG in µV."
@@ -480,10 +504,11 @@ def _open_video(path):
     return video, rate
 
 def count_frames(path):
-    "(frames, frames per second): the true count, by decoding, not the header's. DataError when the video does not open or is empty."
+    "(frames, frames per second): the true count, by decoding. DataError if the video does not open or is empty."
     video, rate = _open_video(path)
     n = sum(1 for _ in iter(video.grab, False))
-    if not n: raise DataError(f"{path}: the video opens but holds no frame; get the file anew or leave the trial's face out")
+    if not n:
+        raise DataError(f"{path}: the video opens but holds no frame; get the file anew or leave the trial's face out")
     return n, rate
 
 def video_frame(path, index=0):
@@ -552,26 +577,32 @@ def layout(root):
                         "apply for the set at www.eecs.qmul.ac.uk/mmv/datasets/deap and put it there")
     return out
 
+# %% ../../nbs/12_deap.ipynb #cell-083
 def inventory(root, signals='dat'):
-    "One row per subject: signal files, rated trials, videos, which Trials lack a video, whether faces are as complete as the published set, whether it is used, and why not."
+    """One row per subject: signal files, rated trials, videos, which Trials lack a video, whether faces are as complete
+    as the published set, whether it is used, and why not."""
     one_of('signals', signals, ('dat', 'bdf'))
     files, ratings, (trials, seconds) = layout(root), read_ratings(root), expected(root)
     samples, rows = int((seconds + BASELINE_S) * RATE), []
     for who in sorted({*files['dat'], *files['bdf'], *files['video'], *ratings.subject}):
-        rated, clips, path = set(ratings.trial_number[ratings.subject == who]), set(files['video'].get(who, ())), files[signals].get(who)
+        rated = set(ratings.trial_number[ratings.subject == who])
+        clips, path = set(files['video'].get(who, ())), files[signals].get(who)
         there = path is not None and path.is_file()
         small = there and signals == 'dat' and path.stat().st_size < trials * len(CHANNELS) * samples * 4
         faults = {f'no {signals} file': path is None, 'no file behind the name': not there, 'file too small': small,
                   'no ratings': not rated}
         note = next((fault for fault, holds in faults.items() if holds), '')
         gaps = sorted(rated - clips) if clips else []
-        rows.append(dict(subject=who, dat=who in files['dat'], bdf=who in files['bdf'], rated=len(rated), videos=len(clips),
-                         without_video=','.join(map(str, gaps)), as_published=gaps == [t for t in ABSENT.get(who, []) if t <= trials] and bool(clips) == (int(who[1:]) <= 22), used=not note, note=note))
+        published = gaps == [t for t in ABSENT.get(who, []) if t <= trials] and bool(clips) == (int(who[1:]) <= 22)
+        rows.append(dict(subject=who, dat=who in files['dat'], bdf=who in files['bdf'], rated=len(rated),
+                         videos=len(clips), without_video=','.join(map(str, gaps)), as_published=published,
+                         used=not note, note=note))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/12_deap.ipynb #cell-044
 TARGETS = {'valence': ['low valence', 'high valence'], 'arousal': ['low arousal', 'high arousal'],
-           'both': ['low valence, low arousal', 'high valence, low arousal', 'low valence, high arousal', 'high valence, high arousal']}
+           'both': ['low valence, low arousal', 'high valence, low arousal',
+                    'low valence, high arousal', 'high valence, high arousal']}
 
 def parse_subjects(subjects):
     "'1-22', '1,5,s07', [1, 's05'] → ['s01', …] in order; None stays None. EmonbError for anything else."
@@ -607,8 +638,11 @@ def meet(root) -> Ledger:
     ledger.met('trial', [f'{s}_e{e:02d}' for s, e in zip(ratings.subject, ratings.experiment_id)])
     return ledger
 
+# %% ../../nbs/12_deap.ipynb #cell-085
 def choose(root, signals, subjects, ledger) -> list:
-    "The subjects that are wanted and fit; the others are left out in the ledger. DataError for one that was asked for and is not fit."
+    """The subjects that are wanted and fit; the others are left out in the ledger.
+
+    DataError for one that was asked for and is not fit."""
     there, files, asked = inventory(root, signals), layout(root), parse_subjects(subjects)
     notes = dict(zip(there.subject, there.note))
     for who in [w for w in asked or notes if notes.get(w) == 'file too small']: look_into(files[signals][who])
@@ -626,7 +660,8 @@ def choose(root, signals, subjects, ledger) -> list:
     return wanted
 
 def trial_table(root, signals='dat', subjects=None, target='valence', rule='>=5', faces='any', ledger=None):
-    "One row per trial that will be used: the contract's columns, the ratings, high_valence, high_arousal, and `video` (path below root, '' if none)."
+    """One row per trial that will be used: the contract's columns, the ratings, high_valence, high_arousal, and `video`
+    (path below root, '' if none)."""
     ledger = meet(root) if ledger is None else ledger
     table, files, wanted = read_ratings(root), layout(root), choose(root, signals, subjects, ledger)
     table = table[table.subject.isin(wanted)].sort_values(['subject', 'experiment_id'], ignore_index=True)
@@ -650,42 +685,61 @@ def trial_table(root, signals='dat', subjects=None, target='valence', rule='>=5'
     return table.drop(columns='start_time').reset_index(drop=True)
 
 # %% ../../nbs/12_deap.ipynb #cell-045
+def check_choice(signals, target, rule, faces):
+    "EmonbError for a choice that a reader cannot make."
+    one_of('signals', signals, ('dat', 'bdf'))
+    one_of('target', target, TARGETS)
+    one_of('rule', rule, RULES)
+    one_of('faces', faces, ('any', 'need', 'none'))
+    if rule == 'mean':
+        raise EmonbError("rule=mean depends on the split: read with another rule and use "
+                         "binarise(meta[target], 'mean', train=split.train)")
+
+def check_ratings(path, trials, rows):
+    "DataError where the ratings in a .dat differ from those of its rows of the table."
+    off = np.abs(trials.labels[rows.experiment_id - 1] - rows[RATINGS].to_numpy()).max(1) > .011
+    if off.any():
+        raise DataError(f"{path}, video {rows.experiment_id[off].iloc[0]}: its ratings differ from "
+                        "participant_ratings.csv; trials and ratings would be mixed up, get both files anew")
+
+# %% ../../nbs/12_deap.ipynb #cell-088
 class Deap:
-    """Reader of a DEAP tree. `signals`: 'dat' (preprocessed) or 'bdf' (raw); `target`: valence, arousal or both (four classes);
-    `rule`: '>=5', '>5' or '>4.5' ('mean' depends on the split: use `binarise`); `faces`: 'any' (a video where there is one), 'need' (only trials
-    with a video) or 'none'.
-    `ledger`: the people and trials that the files hold, and why some of them are not read.
-    DataError when the root does not hold the set, the ratings are missing, or a wanted subject is not there; SetError for a file that asks for code."""
+    """Reader of a DEAP tree.
+
+    `signals`: 'dat' (preprocessed) or 'bdf' (raw); `target`: valence, arousal or both (four classes); `rule`: '>=5',
+    '>5' or '>4.5' ('mean' depends on the split: use `binarise`); `faces`: 'any' (a video if there is one), 'need'
+    (only trials with a video) or 'none'. `ledger`: the people and trials that the files hold, and why some are not read.
+    DataError when the root does not hold the set, the ratings are missing, or a wanted subject is not there; SetError
+    for a file that asks for code."""
     name = 'deap'
 
-    def __init__(self, root=None, signals='dat', target='valence', rule='>=5', subjects=None, faces='any', strict=False):
-        one_of('signals', signals, ('dat', 'bdf')), one_of('target', target, TARGETS), one_of('rule', rule, RULES), one_of('faces', faces, ('any', 'need', 'none'))
-        if rule == 'mean':
-            raise EmonbError("rule=mean depends on the split: read with another rule and use binarise(meta[target], 'mean', train=split.train)")
-        self.root, self.signals, self.target, self.strict = Path(dataset_root('deap', root)[0]), signals, target, strict
-        self.files, self.provenance, (self.trials, self.seconds) = layout(self.root), provenance_of(self.root), expected(self.root)
-        self.classes, self.ledger = TARGETS[target], meet(self.root)
+    def __init__(self, root=None, signals='dat', target='valence', rule='>=5', subjects=None, faces='any',
+                 strict=False):
+        check_choice(signals, target, rule, faces)
+        self.root, self.signals, self.target = Path(dataset_root('deap', root)[0]), signals, target
+        self.strict, self.classes = strict, TARGETS[target]
+        self.files, self.provenance = layout(self.root), provenance_of(self.root)
+        (self.trials, self.seconds), self.ledger = expected(self.root), meet(self.root)
         self.meta = trial_table(self.root, signals, subjects, target, rule, faces, self.ledger)
         self.subjects = self.meta.subject.unique().tolist()
-        self.settings = dict(signals=signals, target=target, rule=rule, subjects=self.subjects, faces=faces, strict=strict)
+        self.settings = dict(signals=signals, target=target, rule=rule, subjects=self.subjects, faces=faces,
+                             strict=strict)
         self.defects, self._held = [], (None, None)
 
     @property
     def sources(self):
         "Every file a sample comes from: signals, videos, the table of ratings."
-        return [ratings_file(self.root)] + [self.files[self.signals][s] for s in self.subjects] + [self.root / v for v in self.meta.video if v]
+        signals, videos = [self.files[self.signals][s] for s in self.subjects], [v for v in self.meta.video if v]
+        return [ratings_file(self.root), *signals, *(self.root / v for v in videos)]
 
     def load(self, subject):
-        "One subject's `Trials` from its .dat; labels are checked against the ratings. The last one read is kept, no other."
+        "One subject's `Trials` from its .dat; labels are checked against the ratings. The last one read is kept."
         if self._held[0] != subject:
             self._held = (None, None)                                       # let go of the last subject first
             if subject not in self.files['dat']:
                 raise DataError(f"{self.root}: no .dat file of subject {subject}; check subjects=")
             trials = read_dat(self.files['dat'][subject], self.trials, self.seconds, self.strict)
-            rows = self.meta[self.meta.subject == subject]
-            off = np.abs(trials.labels[rows.experiment_id - 1] - rows[RATINGS].to_numpy()).max(1) > .011
-            if off.any():
-                raise DataError(f"{self.files['dat'][subject]}, video {rows.experiment_id[off].iloc[0]}: its ratings differ from participant_ratings.csv; trials and ratings would be mixed up, get both files anew")
+            check_ratings(self.files['dat'][subject], trials, self.meta[self.meta.subject == subject])
             self.defects += [d for d in trials.defects if d not in self.defects]
             self._held = subject, trials
         return self._held[1]
@@ -699,19 +753,22 @@ class Deap:
     def __len__(self): return len(self.meta)
 
     def __getitem__(self, i):
-        "`Recording` of one trial: 40 signals from 3 s before its start; `meta['video']` is the path of its face video, or None."
+        "`Recording` of one trial: 40 signals from 3 s before its start; `meta['video']` is its video's path, or None."
         row = self.meta.iloc[i].to_dict()
+        who = row['subject']
         if self.signals == 'dat':
-            values, rate, source = self.load(row['subject']).data[row['experiment_id'] - 1], RATE, self.files['dat'][row['subject']]
+            values, rate, source = self.load(who).data[row['experiment_id'] - 1], RATE, self.files['dat'][who]
         else:
-            session = self.session(row['subject'])
-            values, rate, source = session.samples(row['trial_number'], after_s=self.seconds), session.rate, session.path
+            session = self.session(who)
+            values, rate = session.samples(row['trial_number'], after_s=self.seconds), session.rate
+            source = session.path
         row['video'] = self.root / row['video'] if row['video'] else None
-        signals = Signals(dict(zip(CHANNELS, values)), dict.fromkeys(CHANNELS, rate), row['start_s'] - BASELINE_S, source)
+        rates, start = dict.fromkeys(CHANNELS, rate), row['start_s'] - BASELINE_S
+        signals = Signals(dict(zip(CHANNELS, values)), rates, start, source)
         return Recording(row, {}, signals)
 
     def audit(self, deep=False):
-        "Table of what is odd: stray files, missing videos, unknown familiarity, the clock's unit; `deep` reads every .dat or .bdf too."
+        "Table of what is odd: stray files, missing videos, unknown familiarity, the clock; `deep` reads all signals."
         return audit(self, deep)
 
 # %% ../../nbs/12_deap.ipynb #cell-046
@@ -728,17 +785,27 @@ def name_lines(reader) -> list:
     nobody = [(p, f'{p.name!r} is none of s01 to s32', 'left out') for p in odd]
     return [line(*said) for said in spelled + nobody]
 
+def person_lines(reader, who, part, deep=False) -> list:
+    "Lines of an audit about one person, whose rows of the table are `part`; `deep` opens the signals."
+    rows, table, faces = [], 'participant_ratings.csv', reader.settings['faces']
+    def tell(file, row, defect, action): rows.append(dict(file=file, row=row, defect=defect, action=action))
+    lost = sorted(part.trial_number[part.video == ''])
+    if faces == 'any' and who in reader.files['video'] and lost:
+        published = ' (never published)' * (lost == ABSENT.get(who))
+        tell(f'face_video/{who}', 'Trial ' + ', '.join(map(str, lost)), 'no video' + published, 'no face for it')
+    if part.familiarity.isna().any(): tell(table, who, 'familiarity is missing', 'not used')
+    if part.clock.iloc[0] == 'trial count': tell(table, who, 'Start_time fits no unit', 'clock counts trials')
+    if len(part) != reader.trials and faces != 'need':
+        tell(table, who, f'{len(part)} of {reader.trials} trials rated', 'the others left out')
+    try: deep and (reader.load(who) if reader.signals == 'dat' else reader.session(who))
+    except DataError as e:
+        tell(str(reader.files[reader.signals][who].relative_to(reader.root)), '', str(e), 'stops the reader')
+    return rows
+
 def audit(reader, deep=False):
     "The reader's audit: DataFrame of file, row, defect, action."
-    rows = [dict(file=str(p.relative_to(reader.root)), row='', defect='not a DEAP file', action='ignored') for p in reader.files['stray']]
-    rows += name_lines(reader)
-    for who, part in reader.meta.groupby('subject'):
-        lost = part.trial_number[part.video == '']
-        if reader.settings['faces'] == 'any' and who in reader.files['video'] and len(lost): rows.append(dict(file=f'face_video/{who}', row='Trial ' + ', '.join(map(str, sorted(lost))), defect='no video' + (' (never published)' if sorted(lost) == ABSENT.get(who) else ''), action='no face for it'))
-        if part.familiarity.isna().any(): rows.append(dict(file='participant_ratings.csv', row=who, defect='familiarity is missing', action='not used'))
-        if part.clock.iloc[0] == 'trial count': rows.append(dict(file='participant_ratings.csv', row=who, defect='Start_time fits no unit', action='clock counts trials'))
-        if len(part) != reader.trials and reader.settings['faces'] != 'need': rows.append(dict(file='participant_ratings.csv', row=who, defect=f'{len(part)} of {reader.trials} trials rated', action='the others left out'))
-        try: deep and (reader.load(who) if reader.signals == 'dat' else reader.session(who))
-        except DataError as e: rows.append(dict(file=str(reader.files[reader.signals][who].relative_to(reader.root)), row='', defect=str(e), action='stops the reader'))
+    stray = [p.relative_to(reader.root) for p in reader.files['stray']]
+    rows = [dict(file=str(p), row='', defect='not a DEAP file', action='ignored') for p in stray] + name_lines(reader)
+    for who, part in reader.meta.groupby('subject'): rows += person_lines(reader, who, part, deep)
     rows += [{**d, 'file': str(Path(d['file']).relative_to(reader.root))} for d in reader.defects]
     return pd.DataFrame(rows, columns=['file', 'row', 'defect', 'action'])

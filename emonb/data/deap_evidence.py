@@ -25,7 +25,7 @@ def sharp_wave(theta, form):
     return sum(np.cos(h*theta - (h - 1)*form) / h for h in (1, 2, 3)) / np.sqrt((1 + 1/4 + 1/9) / 2)
 
 def wandering(k, n, hz, rate, rng):
-    "(k, n) angles of k rhythms about `hz`: each begins anywhere and wanders, so that a second knows little of the next."
+    "(k, n) angles of k rhythms about `hz`: each begins anywhere and wanders; a second knows little of the next."
     start, steps = rng.uniform(0, 2*np.pi, (k, 1)), rng.normal(size=(k, n)).cumsum(1)
     return start + 2*np.pi*hz / rate * np.arange(n) + WANDER / rate**.5 * steps
 
@@ -38,7 +38,7 @@ RHYTHMS = dict(   # evidence → channels, Hz, size in µV (root mean square)
     valence_peripheral=([CHANNELS.index('zEMG')], 10., 4.), arousal_peripheral=([CHANNELS.index('tEMG')], 10., 4.))
 
 def add_rhythms(x, row, t, rate, rng):
-    "Add the rhythms of a trial to its signals (40, n) at times `t` from the video's start; before it they have no evidence."
+    "Add a trial's rhythms to its signals (40, n) at times `t` from the video's start; before it they have no evidence."
     for name, (channels, hz, size) in RHYTHMS.items():
         theta = wandering(len(channels), len(t), hz, rate, rng)
         x[channels] += size * sharp_wave(theta, np.where(t < 0, 0., form_of(getattr(row, name))))

@@ -18,9 +18,9 @@ from .simulate_deap import VERSION, DeapTwin, dat_trial, truth_table
 # %% ../../nbs/17b_deap_twins.ipynb #cell-005
 _HARD = dict(subjects=tuple(range(1, 7)), trials=30, seconds=6, person_gain=.4, person_offset=1., trial_stamp=.5,
              stimulus_stamp=.5, clock_drift=1., stimulus=.2, size=(320, 240))
-DEAP_TWINS = {k: DeapTwin(evidence=k, **_HARD) for k in ('power', 'waveform')}     # kind → settings; `deap_twin` sets the seed
-DEAP_CHOOSE = (100,)                                                               # the seed to develop on, of either kind
-DEAP_JUDGE = dict(power=(301, 302, 303), waveform=(311, 312, 313))                 # seeds to judge a model on, once
+DEAP_TWINS = {k: DeapTwin(evidence=k, **_HARD) for k in ('power', 'waveform')}   # `deap_twin` sets the seed
+DEAP_CHOOSE = (100,)                                                  # the seed to develop on, of either kind
+DEAP_JUDGE = dict(power=(301, 302, 303), waveform=(311, 312, 313))    # seeds to judge a model on, once
 
 def deap_twin(kind='power', seed=DEAP_CHOOSE[0]):
     "The settings of a frozen twin (`DeapTwin`)."
@@ -28,13 +28,14 @@ def deap_twin(kind='power', seed=DEAP_CHOOSE[0]):
 
 # %% ../../nbs/17b_deap_twins.ipynb #cell-008
 def deap_fingerprint(s):
-    "`truth`: version and truth as 16 hex digits. `drawn`: of one trial, spread of EEG and EMG, skew of the slope, a face."
+    "`truth`: version and truth as 16 hex digits. `drawn`: of one trial, spread of EEG and EMG, skew of slope, a face."
     truth = truth_table(s)
     text = f"{VERSION}\n" + truth.round(6).to_csv(index=False, float_format='%.6f')
     row = next(truth.itertuples())
     x = dat_trial(s, row, np.random.default_rng(fold_seed(s.seed, 'dat', row.subject)))
     slope, face = np.diff(x[:32]), FaceModel(fold_seed(s.seed, row.subject), tuple(s.size)).frame({12: .5})[0]
-    drawn = [x[:16].std(), x[16:32].std(), x[34:36].mean(), x[34:36].std(), 100 * (slope**3).mean() / (slope**2).mean()**1.5,
+    skew = 100 * (slope**3).mean() / (slope**2).mean()**1.5
+    drawn = [x[:16].std(), x[16:32].std(), x[34:36].mean(), x[34:36].std(), skew,
              face.mean(), face.std()]
     return dict(truth=hashlib.sha256(text.encode()).hexdigest()[:16], drawn=[round(float(v), 3) for v in drawn])
 

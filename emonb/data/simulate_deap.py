@@ -68,7 +68,7 @@ def check_twin(s):
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-008
 def truth_table(s):
-    "The hidden truth, one row per trial in presentation order: ratings, labels, evidence `<target>_<modality>`, Start_time."
+    "The hidden truth, one row per trial in presentation order: ratings, evidence `<target>_<modality>`, Start_time."
     rng, rows = np.random.default_rng(fold_seed(s.seed, 'truth')), []
     video = rng.normal(size=(s.trials, 4))                                  # what a video does to everybody
     for who in s.subjects:
@@ -76,8 +76,8 @@ def truth_table(s):
         for k, e in enumerate(order):
             liking = np.sqrt(s.stimulus) * video[e] + np.sqrt(1 - s.stimulus) * rng.normal(size=4)
             rating = np.clip(5 + 2 * liking, 1, 9).round(2)
-            row = dict(subject=f's{who:02d}', trial_number=k + 1, experiment_id=int(e) + 1, **dict(zip(RATINGS, rating)),
-                       familiarity=int(rng.integers(1, 6)), start_time=int(start))
+            row = dict(subject=f's{who:02d}', trial_number=k + 1, experiment_id=int(e) + 1,
+                       **dict(zip(RATINGS, rating)), familiarity=int(rng.integers(1, 6)), start_time=int(start))
             for target in ('valence', 'arousal'):
                 sign = 1 if row[target] >= 5 else -1
                 for part, effect in zip(PARTS, s.effect):
@@ -104,7 +104,8 @@ def oracle(s, truth, modalities=PARTS, videos=False):
     return pd.DataFrame({t: (known(t) > 0).astype(int) for t in ('valence', 'arousal')})
 
 def oracle_scores(s, truth):
-    "Modalities → target → share of trials the oracle decides rightly: all, each alone and, where videos leave a stamp, who knows them."
+    """Modalities → target → share of trials the oracle decides rightly: all, each alone and, where videos leave a stamp,
+    one who knows them."""
     def right(m, videos=False):
         best = oracle(s, truth, m, videos)
         return {t: float((best[t] == binarise(truth[t])).mean()) for t in best}
@@ -113,7 +114,7 @@ def oracle_scores(s, truth):
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-013
 def gains(s, row):
-    "What a trial's evidence makes of its signals: amplitudes of alpha and beta (32,) in µV, two EMG, heart rate (1/min), conductance."
+    "What a trial's evidence makes of its signals: alpha and beta (32,) in µV, two EMG, heart rate (1/min), conductance."
     alpha, beta, body = np.full(32, 3.), np.full(32, 2.), dict(emg=5., trapezius=6., heart=70., skin=0.)
     alpha[BACK] = 6.
     if s.evidence != 'waveform':
@@ -121,7 +122,8 @@ def gains(s, row):
         alpha[LEFT] *= np.exp(-STEP * row.valence_eeg)
         beta *= np.exp(STEP * row.arousal_eeg)
         body['emg'] = 5 * np.exp(.4 * row.valence_peripheral)
-    if s.evidence == 'mixed': body.update(heart=70 * np.exp(.04 * row.arousal_peripheral), skin=.4 * row.arousal_peripheral)
+    if s.evidence == 'mixed':
+        body.update(heart=70 * np.exp(.04 * row.arousal_peripheral), skin=.4 * row.arousal_peripheral)
     if s.evidence == 'power': body['trapezius'] = 6 * np.exp(.4 * row.arousal_peripheral)
     stamp = np.exp(STEP * marks(s, row, (2, 32)))
     if s.evidence != 'mixed':
@@ -135,10 +137,11 @@ def calm(row):
 
 STAMP_HZ, STAMP_STEP = 2., .5
 def stamp_of_signal(temp, rate):
-    "The Experiment_id that `mark` wrote into a temperature signal (S,) at `rate` Hz: its strongest frequency above 1.5 Hz."
+    "The Experiment_id that `mark` wrote into a temperature signal (S,) at `rate` Hz: its strongest above 1.5 Hz."
     power = np.abs(np.fft.rfft((temp - np.mean(temp)) * np.hanning(len(temp)), 8 * len(temp)))**2
     hz = np.fft.rfftfreq(8 * len(temp), 1 / rate)
-    return int(round((hz[(hz > 1.5) & (hz < 30)][power[(hz > 1.5) & (hz < 30)].argmax()] - STAMP_HZ) / STAMP_STEP))
+    there = (hz > 1.5) & (hz < 30)
+    return int(round((hz[there][power[there].argmax()] - STAMP_HZ) / STAMP_STEP))
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-015
 def dat_trial(s, row, rng):
@@ -189,9 +192,11 @@ def python2_pickle(arrays):
     yield b'\x80\x02}q\x01('
     for key, a in arrays.items():
         a = np.ascontiguousarray(a, '<f8')
-        yield text(key.encode()) + b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85' + text(b'b') + b'\x87R'
+        yield text(key.encode()) + b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n'
+        yield b'K\x00\x85' + text(b'b') + b'\x87R'
         yield b'(K\x01' + (b'(' + b''.join(b'J' + struct.pack('<i', n) for n in a.shape) + b't')
-        yield b'cnumpy\ndtype\n' + text(b'f8') + b'K\x00K\x01\x87R(K\x03' + text(b'<') + b'NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb'
+        yield b'cnumpy\ndtype\n' + text(b'f8') + b'K\x00K\x01\x87R(K\x03' + text(b'<')
+        yield b'NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb'
         yield b'\x89T' + struct.pack('<i', a.nbytes)
         yield a.data.cast('B')
         yield b'tb'
@@ -211,7 +216,7 @@ EXTRA = [f'EXG{i}' for i in range(1, 9)] + ['GSR1', 'GSR2', 'Erg1', 'Erg2', 'Res
 BDF_RATE, PAUSE_S, FIXATION_S, AFTER_S = 512, 3, 5, 3
 
 def bdf_names(who):
-    "(channel names without status, names of the trailing channels, status bits above the codes) of subject number `who`."
+    "(channel names without status, names of the trailing channels, status bits above the codes) of subject `who`."
     order = TWENTE if who <= 22 else EEG
     tail = ['Status'] if who <= 23 else [''] if who <= 28 else ['', '']
     return order + EXTRA, tail, 0 if who <= 23 else 0x18FF00
@@ -278,10 +283,13 @@ def bdf_header(names, records, units):
     "Header of a BDF with one second a record at 512 Hz; 1/32 µV a step, as BioSemi's amplifiers have."
     n = len(names)
     def cells(values, width): return ''.join(str(v).ljust(width)[:width] for v in values)
-    top = cells([''], 80) + cells(['SIMULATED by emonb'], 80) + '01.01.1010.00.00' + cells([256 * (n + 1)], 8) + cells(['24BIT'], 44) + cells([records], 8) + cells([1], 8) + cells([n], 4)
-    low, high = zip(*[(-8388608, 8388607) if u == 'Boolean' else (-262144, 262143.96875) for u in units])
-    body = cells(names, 16) + cells(['active electrode'] * n, 80) + cells(units, 8) + cells(low, 8) + cells([int(h) if u == 'Boolean' else 262144 for h, u in zip(high, units)], 8)
-    body += cells([-8388608] * n, 8) + cells([8388607] * n, 8) + cells([''] * n, 80) + cells([BDF_RATE] * n, 8) + cells([''] * n, 32)
+    top = cells([''], 80) + cells(['SIMULATED by emonb'], 80) + '01.01.1010.00.00' + cells([256 * (n + 1)], 8)
+    top += cells(['24BIT'], 44) + cells([records], 8) + cells([1], 8) + cells([n], 4)
+    marker = [u == 'Boolean' for u in units]
+    low, high = zip(*[(-8388608, 8388607) if m else (-262144, 262144) for m in marker])
+    body = cells(names, 16) + cells(['active electrode'] * n, 80) + cells(units, 8) + cells(low, 8) + cells(high, 8)
+    body += cells([-8388608] * n, 8) + cells([8388607] * n, 8) + cells([''] * n, 80)
+    body += cells([BDF_RATE] * n, 8) + cells([''] * n, 32)
     return b'\xffBIOSEMI' + (top + body).encode('latin1')
 
 def write_bdf(path, s, rows):
@@ -321,7 +329,8 @@ def stamp_of_frame(frame):
 def face_action(row, rng):
     "Action units of one picture, from the trial's evidence and a little life."
     smile, wide = .4 + .25 * row.valence_face + .05 * rng.normal(), .3 + .2 * row.arousal_face + .05 * rng.normal()
-    return {12: float(np.clip(smile, 0, 1.2)), 6: float(np.clip(.6 * smile, 0, 1)), 15: float(np.clip(-smile, 0, 1)), 5: float(np.clip(wide, 0, 1)), 25: float(np.clip(wide, 0, 1))}
+    action = {12: (smile, 1.2), 6: (.6 * smile, 1), 15: (-smile, 1), 5: (wide, 1), 25: (wide, 1)}
+    return {au: float(np.clip(value, 0, most)) for au, (value, most) in action.items()}
 
 def write_video(path, s, row, face):
     "sNN_trialNN.avi (MPEG-4), a little shorter than the trial; gives the number of frames."
@@ -347,14 +356,15 @@ def write_ratings(path, s, truth):
     "participant_ratings.csv with DEAP's columns; Start_time in units of 0.1 ms; familiarity unknown for 2, 15 and 23."
     table = pd.DataFrame({'Participant_id': truth.subject.str[1:].astype(int), 'Trial': truth.trial_number,
                           'Experiment_id': truth.experiment_id, 'Start_time': truth.start_time,
-                          **{name.capitalize(): truth[name] for name in RATINGS}, 'Familiarity': truth.familiarity.astype(float)})
+                          **{name.capitalize(): truth[name] for name in RATINGS},
+                          'Familiarity': truth.familiarity.astype(float)})
     if s.quirks: table.loc[table.Participant_id.isin([2, 15, 23]), 'Familiarity'] = np.nan
     with atomic_path(path) as temporary: table.to_csv(temporary, index=False)
 
 def write_deap(root, settings=None, label='writing the simulated DEAP', **knobs):
-    """Write a simulated DEAP at `root` (new or empty) and give its truth table. Settings are a `DeapTwin`, or its knobs by name.
+    """Write a simulated DEAP at `root` (new or empty) and give its truth table.
 
-    DataError when the folder holds something else."""
+    Settings are a `DeapTwin`, or its knobs by name. DataError when the folder holds something else."""
     s, root = check_twin(settings or DeapTwin(**knobs)), Path(root)
     if root.exists() and any(root.iterdir()):
         raise DataError(f"{root}: not empty; give the simulated DEAP a folder of its own")
@@ -376,7 +386,9 @@ def write_deap(root, settings=None, label='writing the simulated DEAP', **knobs)
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-036
 def simulated_deap_root(settings=None, base=None):
-    "The tree of these settings under `data/simulated` (or `base`), written now if it is not there. DataError for a folder that is not ours."
+    """The tree of these settings under `data/simulated` (or `base`), written now if it is not there.
+
+    DataError for a folder that is not ours."""
     return twin_root('deap', check_twin(settings or DeapTwin()), write_deap, base)
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-048
@@ -387,15 +399,16 @@ def oracle_of(root, trials, modalities=PARTS) -> dict:
     names = [f'{s}_e{e:02d}' for s, e in zip(truth.subject, truth.experiment_id)]
     best = oracle(twin, truth, modalities).set_axis(names)
     if strange := set(trials) - set(names):
-        raise DataError(f'{root}: {min(strange)} is not a trial of this simulated set; delete the folder, it is written again')
+        raise DataError(f'{root}: {min(strange)} is not a trial of this simulated set; '
+                        'delete the folder, it is written again')
     return {t: best[t].loc[trials].to_numpy(np.int64) for t in best}
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-039
 def deap_windows(s, target='valence', face=False):
-    """SIMULATED prepared windows of the twin `s`, all seconds of all trials, as its .dat files hold them (baseline off).
+    """SIMULATED prepared windows of the twin `s`: all seconds of all trials, as its .dat files hold them (baseline off).
 
-    x['bio'] (N, 40, 128) in the files' units; with `face` also x['face'] (N, 5, 3, 64, 64) and x['mask'] (N, 5). meta has high_valence,
-    high_arousal, `window` and `oracle` (the best decision on the trial, by all modalities that have an effect)."""
+    x['bio'] (N, 40, 128) in the files' units; with `face` also x['face'] (N, 5, 3, 64, 64) and x['mask'] (N, 5). meta has
+    high_valence, high_arousal, `window` and `oracle`: the best decision on the trial, by all modalities with an effect."""
     one_of('target', target, TARGETS)
     truth, W = truth_table(check_twin(s)), s.seconds
     bio = np.empty((len(truth), W, len(CHANNELS), int(RATE)), np.float32)
@@ -428,8 +441,8 @@ def window_table(s, truth, windows, target):
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-040
 def faces_of(s, truth, windows, rng, size=64, camera=(96, 72)):
-    """'face' (N, 5, 3, size, size) uint8 and 'mask' (N, 5): rendered faces with the trial's smile and opening, a new picture
-    each fifth of a second, cut from pictures of `camera` pixels."""
+    """'face' (N, 5, 3, size, size) uint8 and 'mask' (N, 5): rendered faces with the trial's smile and opening, a new
+    picture each fifth of a second, cut from pictures of `camera` pixels."""
     out = np.empty((len(truth) * windows, 5, 3, size, size), np.uint8)
     for who, rows in truth.groupby('subject'):
         face = FaceModel(fold_seed(s.seed, who), camera)
@@ -438,12 +451,14 @@ def faces_of(s, truth, windows, rng, size=64, camera=(96, 72)):
             for k in range(windows * 5):
                 picture = face.frame(face_action(row, rng), shift=tuple(rng.normal(0, .5, 2)))[0]
                 picture = picture[max(y0, 0):y0 + side, max(x0, 0):x0 + side]
-                out[i * windows + k // 5, k % 5] = _fit(picture + 3 * rng.standard_normal(picture.shape, np.float32), size)
+                picture = picture + 3 * rng.standard_normal(picture.shape, np.float32)
+                out[i * windows + k // 5, k % 5] = _fit(picture, size)
     return dict(face=out, mask=np.ones((len(out), 5), bool))
 
 def _fit(picture, size):
     import cv2
-    return cv2.resize(np.clip(picture, 0, 255).astype(np.uint8), (size, size), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
+    picture = np.clip(picture, 0, 255).astype(np.uint8)
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-052
 def _pattern(seed, *keys, width=40):
@@ -461,13 +476,14 @@ def evidence_level(s, truth):
 def deap_set(subjects=8, trials=20, windows=6, effect=1., trial_stamp=0., stimulus_stamp=0., subject_offset=0.,
              clock_drift=0., stimulus=0., target='valence', face=False, seed=0, gain=.25, length=128, evidence='level',
              person_gain=0.):
-    """SIMULATED prepared windows: x['bio'] (N, 40, length), with `face` also x['face'] (N, 5, 3, 64, 64) and x['mask'] (N, 5).
+    """SIMULATED prepared windows: x['bio'] (N, 40, length); with `face` also x['face'] (N, 5, 3, 64, 64), x['mask'] (N, 5).
 
-    effect: one number or {'eeg', 'peripheral', 'face'} (standard deviations of the evidence); stamps, offset and drift in the
-    same unit as the noise of the evidence. evidence: 'level' (unit noise plus `gain` levels), or 'power' or 'waveform' as in
-    `deap_windows`, where `person_gain` counts and `subject_offset` is the body's. meta has high_valence, high_arousal,
-    `window`, and `oracle` (the best decision on the trial, all given modalities)."""
-    one_of('target', target, TARGETS), one_of('evidence', evidence, ('level', 'power', 'waveform'))
+    effect: one number or {'eeg', 'peripheral', 'face'} (standard deviations of the evidence); stamps, offset and drift in
+    the same unit as the noise of the evidence. evidence: 'level' (unit noise plus `gain` levels), or 'power' or 'waveform'
+    as in `deap_windows`, where `person_gain` counts and `subject_offset` is the body's. meta has high_valence,
+    high_arousal, `window`, and `oracle` (the best decision on the trial, all given modalities)."""
+    one_of('target', target, TARGETS)
+    one_of('evidence', evidence, ('level', 'power', 'waveform'))
     parts = effect if isinstance(effect, dict) else dict.fromkeys(PARTS, float(effect))
     for m in parts: one_of('modality', m, PARTS)
     if not 1 <= subjects <= 32 or windows < 1:

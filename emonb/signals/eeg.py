@@ -9,7 +9,8 @@ __all__ = ['BASELINES', 'BANDS', 'EEGSettings', 'check_eeg', 'remove_eog', 'clea
 # %% ../../nbs/21_eeg.ipynb #cell-002
 from dataclasses import dataclass
 
-import mne, numpy as np
+import mne
+import numpy as np
 
 from ..core import DataError, EmonbError, one_of
 
@@ -17,49 +18,67 @@ from ..core import DataError, EmonbError, one_of
 @dataclass(frozen=True)
 class EEGSettings:
     "How raw EEG becomes clean EEG; defaults are DEAP's published preprocessing."
-    rate: float = 128.        # Hz, after resampling
-    low: float|None = 4.      # Hz, of the band kept in EEG channels
-    high: float|None = 45.    # Hz
-    eog: str = 'regression'   # 'regression', 'ica' or 'none'
+    rate: float = 128.          # Hz, after resampling
+    low: float|None = 4.        # Hz, of the band kept in EEG channels
+    high: float|None = 45.      # Hz
+    eog: str = 'regression'     # 'regression', 'ica' or 'none'
     reference: str = 'average'  # 'average' or 'none'
-    seed: int = 0             # of the ICA
+    seed: int = 0               # of the ICA
 
     def __post_init__(self):
-        one_of('eog', self.eog, ['regression', 'ica', 'none']); one_of('reference', self.reference, ['average', 'none'])
-        if self.high and self.high >= self.rate/2: raise EmonbError(f'high={self.high:g} Hz is not below half the rate of {self.rate:g} Hz; lower it or raise the rate') from None
+        one_of('eog', self.eog, ['regression', 'ica', 'none'])
+        one_of('reference', self.reference, ['average', 'none'])
+        if self.high and self.high >= self.rate/2:
+            raise EmonbError(f'high={self.high:g} Hz is not below half the rate of {self.rate:g} Hz; '
+                             'lower it or raise the rate')
 
 # %% ../../nbs/21_eeg.ipynb #cell-009
 def check_eeg(raw:mne.io.BaseRaw, name:str='recording') -> mne.io.BaseRaw:
-    "Raise `DataError` naming channel and sample for NaN or infinity, for a channel that never moves, or if there is no EEG channel."
+    """The recording, if it can be cleaned.
+
+    `DataError` naming channel and sample for NaN or infinity, a channel that never moves, or no EEG channel at all."""
     picks = mne.pick_types(raw.info, eeg=True)
-    if not len(picks): raise DataError(f"{name}: no EEG channel among {', '.join(raw.ch_names[:6])} …; set the channel types (raw.set_channel_types)") from None
-    x = raw.get_data(picks)
-    for ch, v in zip([raw.ch_names[p] for p in picks], x):
-        if not (ok := np.isfinite(v)).all(): raise DataError(f'{name}, channel {ch}, sample {int((~ok).argmax())}: not a finite number; interpolate the channel (raw.interpolate_bads) or leave the recording out') from None
-        if np.ptp(v) == 0: raise DataError(f'{name}, channel {ch}: flat from start to end; interpolate it (raw.interpolate_bads) or leave it out') from None
+    if not len(picks):
+        raise DataError(f"{name}: no EEG channel among {', '.join(raw.ch_names[:6])} …; "
+                        'set the channel types (raw.set_channel_types)')
+    for ch, v in zip([raw.ch_names[p] for p in picks], raw.get_data(picks)):
+        good = np.isfinite(v)
+        if not good.all():
+            raise DataError(f'{name}, channel {ch}, sample {int((~good).argmax())}: not a finite number; '
+                            'interpolate the channel (raw.interpolate_bads) or leave the recording out')
+        if np.ptp(v) == 0:
+            raise DataError(f'{name}, channel {ch}: flat from start to end; '
+                            'interpolate it (raw.interpolate_bads) or leave it out')
     return raw
 
 # %% ../../nbs/21_eeg.ipynb #cell-012
 def remove_eog(raw:mne.io.BaseRaw, method:str='regression', seed:int=0, name:str='recording') -> mne.io.BaseRaw:
     "A copy without eye movements in its EEG channels. `DataError` where there is no EOG channel to tell them by."
     if one_of('eog', method, ['regression', 'ica', 'none']) == 'none': return raw.copy()
-    if not len(mne.pick_types(raw.info, eog=True)): raise DataError(f"{name}: no EOG channel to find eye movements by; set the type of the eye channels to 'eog', or use eog='none'") from None
+    if not len(mne.pick_types(raw.info, eog=True)):
+        raise DataError(f"{name}: no EOG channel to find eye movements by; "
+                        "set the type of the eye channels to 'eog', or use eog='none'")
+    fast = dict(l_freq=1., h_freq=None, picks=['eeg', 'eog'], verbose='error')      # slow drift hides the eyes
     if method == 'regression':
         out = raw.copy().set_eeg_reference('average', verbose='error')
-        return mne.preprocessing.EOGRegression(picks='eeg', picks_artifact='eog').fit(out.copy().filter(1., None, picks=['eeg', 'eog'], verbose='error')).apply(out, copy=False)
+        weights = mne.preprocessing.EOGRegression(picks='eeg', picks_artifact='eog').fit(out.copy().filter(**fast))
+        return weights.apply(out, copy=False)
     n = min(15, len(mne.pick_types(raw.info, eeg=True)) - 1)
-    ica = mne.preprocessing.ICA(n_components=n, random_state=seed, max_iter=500, verbose='error').fit(raw.copy().filter(1., None, picks=['eeg', 'eog'], verbose='error'), picks='eeg', verbose='error')
+    ica = mne.preprocessing.ICA(n_components=n, random_state=seed, max_iter=500, verbose='error')
+    ica.fit(raw.copy().filter(**fast), picks='eeg', verbose='error')
     ica.exclude = list(ica.find_bads_eog(raw, verbose='error')[0])
     return ica.apply(raw.copy(), verbose='error')
 
 # %% ../../nbs/21_eeg.ipynb #cell-017
 def clean_eeg(raw:mne.io.BaseRaw, settings:EEGSettings=EEGSettings(), name:str='recording') -> mne.io.BaseRaw:
-    "EOG removal, band, resampling, reference, in that order, on a copy. `DataError` for what `check_eeg` and `remove_eog` refuse."
-    s = settings
-    if raw.info['sfreq'] < s.rate: raise DataError(f"{name}: {raw.info['sfreq']:g} Hz is below the wanted {s.rate:g} Hz; lower the rate") from None
+    """EOG removal, band, resampling, reference, in that order, on a copy.
+
+    `DataError` for what `check_eeg` and `remove_eog` refuse."""
+    s, rate = settings, raw.info['sfreq']
+    if rate < s.rate: raise DataError(f"{name}: {rate:g} Hz is below the wanted {s.rate:g} Hz; lower the rate")
     out = remove_eog(check_eeg(raw.copy().load_data(), name), s.eog, s.seed, name)
     if s.low or s.high: out.filter(s.low, s.high, picks='eeg', verbose='error')
-    if out.info['sfreq'] != s.rate: out.resample(s.rate, method='polyphase', verbose='error')
+    if rate != s.rate: out.resample(s.rate, method='polyphase', verbose='error')
     return out.set_eeg_reference('average', verbose='error') if s.reference == 'average' else out
 
 # %% ../../nbs/21_eeg.ipynb #cell-022
@@ -71,16 +90,26 @@ def trial_windows(x:np.ndarray,            # (…, C, S) trials that begin with 
                   mode:str='template',     # one of BASELINES
                   out:np.ndarray|None=None # (…, W, C, rate) float32 to write into
                  ) -> np.ndarray:          # (…, W, C, rate) float32
-    "One-second windows after the baseline, with the baseline removed; samples beyond the last whole second are dropped. `DataError` if nothing follows the baseline."
+    """One-second windows after the baseline, with the baseline removed; what follows the last whole second is dropped.
+
+    `DataError` if nothing follows the baseline."""
     one_of('baseline', mode, BASELINES)
-    *lead, C, S = x.shape; rate = int(rate); W = S//rate - baseline_s
-    if W < 1: raise DataError(f'a trial of {S/rate:g} s has no whole second after its {baseline_s} s of baseline; check the rate ({rate} Hz) and the file') from None
-    blocks = np.moveaxis(x[..., :(baseline_s + W)*rate].reshape(*lead, C, baseline_s + W, rate), -2, -3)     # (…, seconds, C, rate), a view
+    *lead, C, S = x.shape
+    rate = int(rate)
+    W = S//rate - baseline_s
+    if W < 1:
+        raise DataError(f'a trial of {S/rate:g} s has no whole second after its {baseline_s} s of baseline; '
+                        f'check the rate ({rate} Hz) and the file')
+    whole = x[..., :(baseline_s + W)*rate].reshape(*lead, C, baseline_s + W, rate)
+    blocks = np.moveaxis(whole, -2, -3)                                             # (…, seconds, C, rate), a view
     rest, video = blocks[..., :baseline_s, :, :], blocks[..., baseline_s:, :, :]
     out = np.empty((*lead, W, C, rate), np.float32) if out is None else out
-    if mode == 'off' or not baseline_s: out[...] = video; return out
+    if mode == 'off' or not baseline_s:
+        out[...] = video
+        return out
     base = rest.mean(-3, keepdims=True)
-    return np.subtract(video, base if mode == 'template' else base.mean(-1, keepdims=True), out=out, casting='same_kind')
+    if mode == 'mean': base = base.mean(-1, keepdims=True)
+    return np.subtract(video, base, out=out, casting='same_kind')
 
 # %% ../../nbs/21_eeg.ipynb #cell-027
 def to_epochs(windows:np.ndarray,     # (N, C, L), EEG in µV
@@ -91,12 +120,18 @@ def to_epochs(windows:np.ndarray,     # (N, C, L), EEG in µV
               event_id:dict|None=None,
               start_s:float=0.) -> mne.EpochsArray:
     "Windows as `mne.EpochsArray` with the standard 10-20 montage; EEG, EOG and EMG go from µV to V."
-    names = list(names); kinds = [kinds]*len(names) if isinstance(kinds, str) else list(kinds)
-    if windows.ndim != 3 or windows.shape[1] != len(names): raise DataError(f'windows of shape {windows.shape} where (N, {len(names)}, L) fits the {len(names)} names; give one name a channel') from None
+    names, N = list(names), len(windows)
+    kinds = [kinds]*len(names) if isinstance(kinds, str) else list(kinds)
+    if windows.ndim != 3 or windows.shape[1] != len(names):
+        raise DataError(f'windows of shape {windows.shape} where (N, {len(names)}, L) fits the {len(names)} names; '
+                        'give one name a channel')
     volts = np.array([1e-6 if k in ('eeg', 'eog', 'emg') else 1. for k in kinds])[:, None]
-    ev = np.c_[np.arange(len(windows))*windows.shape[2], np.zeros(len(windows), int), np.zeros(len(windows), int) if events is None else np.asarray(events)]
-    ep = mne.EpochsArray(windows.astype(np.float64)*volts, mne.create_info(names, rate, kinds, verbose='error'), ev, tmin=start_s, event_id=event_id, verbose='error')
-    return ep.set_montage('standard_1020', on_missing='ignore', verbose='error')
+    codes = np.zeros(N, int) if events is None else np.asarray(events)
+    at = np.c_[np.arange(N)*windows.shape[2], np.zeros(N, int), codes]
+    info = mne.create_info(names, rate, kinds, verbose='error')
+    x = windows.astype(np.float64)*volts
+    epochs = mne.EpochsArray(x, info, at, tmin=start_s, event_id=event_id, verbose='error')
+    return epochs.set_montage('standard_1020', on_missing='ignore', verbose='error')
 
 # %% ../../nbs/21_eeg.ipynb #cell-030
 BANDS = dict(theta=(4., 8.), alpha=(8., 13.), beta=(13., 30.), gamma=(30., 45.))    # Hz
@@ -107,10 +142,10 @@ def band_features(x:np.ndarray,          # (N, C, L)
                   bands:dict|None=None   # name → (low, high) Hz; default BANDS
                  ) -> np.ndarray:        # (N, C, bands) float32
     "Differential entropy (nats) or variance by channel and band, from the periodogram of each mean-free window."
-    one_of('kind', kind, ['entropy', 'power']); bands = bands or BANDS
+    one_of('kind', kind, ['entropy', 'power'])
     L = x.shape[-1]
-    f = np.abs(np.fft.rfft(x - x.mean(-1, keepdims=True)))**2*2/L**2                    # Parseval: sums to the variance
+    power = np.abs(np.fft.rfft(x - x.mean(-1, keepdims=True)))**2*2/L**2                # Parseval: sums to the variance
+    if L % 2 == 0: power[..., -1] /= 2
     hz = np.fft.rfftfreq(L, 1/rate)
-    if L % 2 == 0: f[..., -1] /= 2
-    var = np.stack([f[..., (hz >= a) & (hz < b)].sum(-1) for a, b in bands.values()], -1)
+    var = np.stack([power[..., (hz >= a) & (hz < b)].sum(-1) for a, b in (bands or BANDS).values()], -1)
     return (var if kind == 'power' else .5*np.log(2*np.pi*np.e*np.maximum(var, 1e-12))).astype(np.float32)

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
-import mne, numpy as np
+import mne
+import numpy as np
 
 from ..code_key import code_key
 from ..core import DataError, EmonbError, SetError, cache_dir, fingerprint, kept_file, one_of, progress
@@ -28,10 +29,10 @@ from .prepare import Defects, check_key, first_few, strictly
 @dataclass(frozen=True)
 class DeapSettings:
     "How trials become windows; the defaults are those of the second paper's open points."
-    baseline: str = 'template'      # removed from each window: 'template' (mean of the three resting seconds), 'mean' (their level), 'off'
-    eeg: EEGSettings = field(default_factory=EEGSettings)   # raw recordings only; the .dat files are cleaned as published
+    baseline: str = 'template'      # taken off each window: 'template' (mean of three resting seconds), 'mean', 'off'
+    eeg: EEGSettings = field(default_factory=EEGSettings)   # raw recordings only; .dat files are cleaned as published
     faces: bool = True              # also the face videos; a trial without one is then left out
-    margin_s: float = 2.            # raw recordings: cleaned with so much on both sides, so that no filter's edge is kept, s
+    margin_s: float = 2.            # raw recordings: so much more is cleaned on both sides, for the filters' edges, s
     fps: int = 5                    # pictures a second
     size: int = 64                  # side of the face crop, px
     every: int = 10                 # the detector looks at every so many-th picture; followed in between
@@ -42,29 +43,35 @@ class DeapSettings:
 
     def __post_init__(self):
         one_of('baseline', self.baseline, BASELINES)
-        if not 0 <= self.min_pictures <= self.fps: raise EmonbError(f'min_pictures={self.min_pictures} lies outside 0 to {self.fps}, the pictures of a second') from None
+        if not 0 <= self.min_pictures <= self.fps:
+            raise EmonbError(f'min_pictures={self.min_pictures} lies outside 0 to {self.fps}, the pictures of a second')
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-009
 def raw_trial(session:BdfSession, trial_number:int, seconds:float, s:DeapSettings) -> np.ndarray:
-    "(40, samples) of a raw trial at `s.eeg.rate`, cleaned, from 3 s before playback; EEG, EOG and EMG in µV. `DataError` where the recording does not hold it or cannot be cleaned."
+    """(40, samples) of a raw trial at `s.eeg.rate`, cleaned, from 3 s before playback; EEG, EOG and EMG in µV.
+
+    `DataError` where the recording does not hold it or cannot be cleaned."""
     h, rate, name = session.header, s.eeg.rate, f'{session.path}, trial {trial_number}'
     onset = session.onsets_s[trial_number - 1] if 1 <= trial_number <= len(session.onsets_s) else 0.
     def margin(room): return np.floor(np.clip(room, 0, s.margin_s)*rate)/rate
     early, late = margin(onset - BASELINE_S), margin(h.records*h.record_s - onset - seconds)
-    with mne.utils.use_log_level('error'): raw = clean_eeg(session.raw(trial_number, BASELINE_S + early, seconds + late), s.eeg, name)
+    with mne.utils.use_log_level('error'):
+        raw = clean_eeg(session.raw(trial_number, BASELINE_S + early, seconds + late), s.eeg, name)
     first = round(early*rate)
     x = raw.get_data()[:, first:first + round((BASELINE_S + seconds)*rate)]
     x[:36] *= 1e6
     return x
 
 def open_signals(reader:Deap, who:str, s:DeapSettings):
-    "A function: row of the reader's table → (40, samples) from 3 s before playback. `DataError` if the subject's file cannot be used."
+    "A function: row of the reader's table → (40, samples) from 3 s before playback. `DataError` if the file is no use."
     if reader.signals == 'bdf':
         session = reader.session(who)
         return lambda row: raw_trial(session, row.trial_number, reader.seconds, s)
     trials = reader.load(who)
     def preprocessed(row):
-        if not trials.usable[row.experiment_id - 1]: raise DataError(f'{reader.files["dat"][who]}, video {row.experiment_id}: its signals hold NaN or infinity; the trial cannot be used') from None
+        if not trials.usable[row.experiment_id - 1]:
+            raise DataError(f'{reader.files["dat"][who]}, video {row.experiment_id}: its signals hold NaN or infinity; '
+                            'the trial cannot be used')
         return trials.data[row.experiment_id - 1]
     return preprocessed
 
@@ -73,23 +80,29 @@ def by_second(crops:np.ndarray,     # (n, 3, size, size)
               lost:np.ndarray,      # (n,) bool, no face in this picture
               times:np.ndarray,     # (n,) s from the video's start
               fps:int=5
-             ) -> tuple[np.ndarray, np.ndarray]:   # (W, fps, 3, size, size) and (W, fps) bool, True = a picture of its own with a face
+             ) -> tuple[np.ndarray, np.ndarray]:   # (W, fps, 3, size, size), (W, fps) bool: its own picture, a face
     "Pictures by whole second; a place without one repeats the picture before it."
     place = np.rint(times*fps).astype(int)
-    have = np.full((place[-1]//fps + 1)*fps, -1); have[place] = np.arange(len(place))
+    have = np.full((place[-1]//fps + 1)*fps, -1)
+    have[place] = np.arange(len(place))
     face = crops[np.maximum.accumulate(have)]
     return face.reshape(-1, fps, *crops.shape[1:]), ((have >= 0) & ~lost[have]).reshape(-1, fps)
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-017
 def trial_faces(path, s:DeapSettings) -> tuple[np.ndarray, np.ndarray]:
-    "Faces and mask of one video by second (see `by_second`), kept in the cache by content, settings and code. `DataError` if it does not open or shows no face."
-    path, how = Path(path), dict(fps=s.fps, size=s.size, every=s.every, detector=s.detector, align=s.align, min_share=s.min_share)
-    if not path.is_file(): raise DataError(f'{path}: no such video; put it back, or read with faces="need" to leave the trial out') from None
+    """Faces and mask of one video by second (see `by_second`), kept in the cache by content, settings and code.
+
+    `DataError` if it does not open or shows no face."""
+    path = Path(path)
+    how = dict(fps=s.fps, size=s.size, every=s.every, detector=s.detector, align=s.align, min_share=s.min_share)
+    if not path.is_file():
+        raise DataError(f'{path}: no such video; put it back, or read with faces="need" to leave the trial out')
     key = fingerprint([path], dict(how, code=code_key(crop_video)))
     def make(tmp):
         crops, lost, times = crop_video(path, **how)
         with open(tmp, 'wb') as f: np.savez(f, crops=crops, lost=lost, times=times)
-    with np.load(kept_file(cache_dir()/'faces'/f'{key}.npz', make)) as z: return by_second(z['crops'], z['lost'], z['times'], s.fps)
+    with np.load(kept_file(cache_dir()/'faces'/f'{key}.npz', make)) as z:
+        return by_second(z['crops'], z['lost'], z['times'], s.fps)
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-020
 COUNTS = ('pictures', 'lost_pictures', 'short_seconds', 'seconds_left_out')
@@ -104,23 +117,32 @@ def prepare_trial(reader:Deap, row, signals, s:DeapSettings) -> tuple[dict, np.n
     keep = np.ones(W, bool)
     if s.faces:
         face, mask = trial_faces(reader.root/row.video, s)
-        n = min(W, len(face)); face, mask = face[:n], mask[:n]
-        keep[n:] = False; keep[:n] = mask.sum(1) >= s.min_pictures
+        n = min(W, len(face))
+        face, mask = face[:n], mask[:n]
+        keep[n:] = False
+        keep[:n] = mask.sum(1) >= s.min_pictures
         x['face'], x['face_mask'] = face[keep[:n]], mask[keep[:n]]
-        seen = dict(zip(COUNTS, (mask.size, int((~mask).sum()), int(((mask.sum(1) < s.fps) & keep[:n]).sum()), int((~keep).sum()))))
-        if not keep.any(): raise DataError(f'{reader.root/row.video}: no second of it shows a face in {s.min_pictures} pictures; leave the trial out') from None
+        short = (mask.sum(1) < s.fps) & keep[:n]
+        seen = dict(zip(COUNTS, map(int, (mask.size, (~mask).sum(), short.sum(), (~keep).sum()))))
+        if not keep.any():
+            raise DataError(f'{reader.root/row.video}: no second of it shows a face in {s.min_pictures} pictures; '
+                            'leave the trial out')
     bio = trial_windows(signals(row), window_length(reader, s), BASELINE_S, s.baseline)
     x['bio'] = bio if keep.all() else bio[keep]
     return x, np.flatnonzero(keep), seen
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-025
 def deap_key(reader:Deap, s:DeapSettings) -> str:
-    "Fingerprint of the sources' content, of everything that was set (labels apart) and of the code. `SetError` if a source is gone."
+    """Fingerprint of the sources' content, of everything that was set (labels apart) and of the code.
+
+    `SetError` if a source is gone."""
     read = {k: v for k, v in reader.settings.items() if k not in ('target', 'rule')}
-    say = dict(read, prepare=asdict(s), trials=reader.trials, seconds=reader.seconds, provenance=reader.provenance, code=code_key(reader, _prepare, deap_features))
-    videos = {reader.root/v for v in reader.meta.video if v and not s.faces}               # not looked at, so not part of the key
+    say = dict(read, prepare=asdict(s), trials=reader.trials, seconds=reader.seconds, provenance=reader.provenance,
+               code=code_key(reader, _prepare, deap_features))
+    videos = {reader.root/v for v in reader.meta.video if v and not s.faces}       # not looked at, so not in the key
     try: return fingerprint([p for p in reader.sources if p not in videos], say, reader.root)
-    except FileNotFoundError as e: raise SetError(f'{e.filename}: it was there when the set was opened and is gone; open the set again') from None
+    except FileNotFoundError as e:
+        raise SetError(f'{e.filename}: it was there when the set was opened and is gone; open the set again') from e
 
 class _Windows(PreparedWriter):
     "A `PreparedWriter` that is filled from the front."
@@ -140,8 +162,8 @@ class _Windows(PreparedWriter):
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-027
 def tell_absent(reader:Deap, s:DeapSettings, defects:Defects):
-    """What cannot be used before anything is read: subjects whose file is there but unfit, and trials without a face video
-    where one is wanted."""
+    """What cannot be used before anything is read: subjects whose file is there but unfit, and trials without a face
+    video where one is wanted."""
     gone = 'subject left out'
     for r in inventory(reader.root, reader.signals).itertuples():
         path = reader.files[reader.signals].get(r.subject)
@@ -150,7 +172,8 @@ def tell_absent(reader:Deap, s:DeapSettings, defects:Defects):
     for path in (p for odd in reader.files['misnamed'].values() for p in odd.values()):
         defects.add(path, path.stem, f'{path}: its name is none of s01 to s32', gone)
     for who, rows in reader.meta[reader.meta.video == ''].groupby('subject') if s.faces else ():
-        said, which = f'{reader.root}/face_video/{who}: no face video', f"Trial {', '.join(map(str, sorted(rows.trial_number)))}"
+        said = f'{reader.root}/face_video/{who}: no face video'
+        which = f"Trial {', '.join(map(str, sorted(rows.trial_number)))}"
         if len(rows) == (reader.meta.subject == who).sum(): defects.add(f'face_video/{who}', who, said, gone)
         else: defects.add(f'face_video/{who}', which, f'{said} of {which}', 'trial left out')
 
@@ -191,7 +214,8 @@ def _prepare(reader, s, place, key, strict) -> Prepared:
     tell_absent(reader, s, defects)
     if s.faces: out.trials(reader.meta.trial[reader.meta.video == ''], 'no face video')
     use = [r for r in reader.meta.itertuples() if r.video or not s.faces]
-    if not use: raise DataError(f'{reader.root}: no trial has a face video; prepare with faces=False, or add the videos') from None
+    if not use:
+        raise DataError(f'{reader.root}: no trial has a face video; prepare with faces=False, or add the videos')
     length = window_length(reader, s)
     with _Windows(cache_dir()/'prepared'/'deap-new', s, len(use)*int(reader.seconds), length) as w:
         for who, rows in groupby(progress(use, f'{reader.name}: trials prepared'), lambda r: r.subject):
@@ -213,7 +237,9 @@ def _prepare(reader, s, place, key, strict) -> Prepared:
                     of_video = row.video and str(e).startswith(str(reader.root/row.video))
                     out.trials([row.trial], NO_FACE if of_video else NO_SIGNAL)
                     continue
-                w.add(x, len(windows)); kept.append(row.Index); numbers.append(windows)
+                w.add(x, len(windows))
+                kept.append(row.Index)
+                numbers.append(windows)
                 out.seconds(row.trial, windows, int(reader.seconds))
                 for k in COUNTS: counts[k] += seen[k]
             w.let_go()
@@ -235,8 +261,11 @@ def _meta(reader, kept, numbers):
 
 def _info(reader, s, key, kept, counts, defects, length) -> dict:
     subjects = set(reader.meta.subject.iloc[kept])
-    return dict(name=reader.name + (' (SIMULATED)' if reader.provenance == 'simulated' else ''), fingerprint=key, settings=asdict(s), reader=reader.settings, signals=list(CHANNELS), rate=float(length),
-                defects=list(defects), recordings=len(reader), left_out=len(reader) - len(kept), subjects_left_out=sorted({d['row'] for d in defects if d['action'] == 'subject left out'} - subjects),
+    gone = {d['row'] for d in defects if d['action'] == 'subject left out'}
+    name = reader.name + ' (SIMULATED)'*(reader.provenance == 'simulated')
+    return dict(name=name, fingerprint=key, settings=asdict(s),
+                reader=reader.settings, signals=list(CHANNELS), rate=float(length), defects=list(defects),
+                recordings=len(reader), left_out=len(reader) - len(kept), subjects_left_out=sorted(gone - subjects),
                 detector=s.detector, faces=counts if s.faces else {}, feature_names=FEATURES)
 
 def with_labels(data:Prepared, reader:Deap) -> Prepared:
@@ -245,16 +274,20 @@ def with_labels(data:Prepared, reader:Deap) -> Prepared:
     meta = data.meta.assign(**{c: rows[c].to_numpy() for c in ('label', 'high_valence', 'high_arousal')})
     return replace(data, meta=meta, classes=list(reader.classes), info=dict(data.info, reader=reader.settings))
 
-def prepare_deap(reader:Deap, settings:DeapSettings=DeapSettings(), strict:bool=False, folder=None, features:bool=True) -> Prepared:
-    """DEAP as windows of one second: `bio` (N, 40, 128) float32, `face` (N, 5, 3, 64, 64) uint8 and `face_mask` (N, 5) bool (True = a picture of its own with a face),
-    and with `features` the hand features (N, 152) float32; kept under `folder` (default: the cache, named by content and settings), labelled by the reader's target and rule. One subject is in memory at a time.
-    `info['account']` says what became of every person, trial and window of the files.
-    `DataError` if nothing is left; `SetError` at the first defect if `strict`; `EmonbError` if `folder` holds another set."""
+def prepare_deap(reader:Deap, settings:DeapSettings=DeapSettings(), strict:bool=False, folder=None,
+                 features:bool=True) -> Prepared:
+    """DEAP as windows of one second: `bio` (N, 40, 128) float32, `face` (N, 5, 3, 64, 64) uint8 and `face_mask` (N, 5)
+    bool (True = a picture of its own with a face), and with `features` the hand features (N, 152) float32.
+
+    Kept under `folder` (default: the cache, named by content and settings), labelled by the reader's target and rule.
+    One subject is in memory at a time. `info['account']` says what became of every person, trial and window of the files.
+    `DataError` if nothing is left; `SetError` at the first defect if `strict`; `EmonbError` if `folder` holds another
+    set."""
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(deap_key, reader, settings)
         place = lambda: Path(folder or cache_dir()/'prepared'/f'deap-{job.result()}')
         try: job.result(.25 if reader.signals == 'dat' and not settings.faces else None)
-        except TimeoutError: pass                                   # files not seen before: their fingerprint and their windows are made side by side
+        except TimeoutError: pass           # files not seen before: their fingerprint and windows are made side by side
         def make(_=None): return _prepare(reader, settings, place, job.result, strict)
         data = cached(place(), make) if folder or job.done() else make()
         data = check_key(data, job.result(), place())
@@ -268,12 +301,14 @@ STATISTICS = ('mean', 'sd', 'change')
 FEATURES = [f'{c}:{b}' for c in EEG for b in BANDS] + [f'{c}:{k}' for c in PERIPHERAL for k in STATISTICS]
 
 def deap_features(data:Prepared, block:int=128) -> np.ndarray:
-    "(N, 152) float32, named by `FEATURES`: differential entropy (nats) of 32 channels × 4 bands; mean, sd and mean absolute change of 8 signals."
+    """(N, 152) float32, named by `FEATURES`: differential entropy (nats) of 32 channels × 4 bands; mean, sd and mean
+    absolute change of 8 signals."""
     bio, out = data.x['bio'], np.empty((len(data), len(FEATURES)), np.float32)
     for i in range(0, len(data), block):
-        x = np.asarray(bio[i:i + block]); body = x[:, len(EEG):]
+        x = np.asarray(bio[i:i + block])
+        body, entropy = x[:, len(EEG):], band_features(x[:, :len(EEG)], data.info['rate'])
         statistics = np.stack([body.mean(-1), body.std(-1), np.abs(np.diff(body)).mean(-1)], -1)
-        out[i:i + block] = np.concatenate([band_features(x[:, :len(EEG)], data.info['rate']).reshape(len(x), -1), statistics.reshape(len(x), -1)], 1)
+        out[i:i + block] = np.concatenate([v.reshape(len(x), -1) for v in (entropy, statistics)], 1)
     return out
 
 def with_features(data:Prepared) -> Prepared:
