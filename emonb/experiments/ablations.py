@@ -140,11 +140,12 @@ def check(given:dict) -> Parameters:
 
 def sized(e:Experiment, p:Parameters) -> Experiment:
     "The set with a twin of the size asked for."
-    twin = e.presets['demo']['twin']
+    twin = e.presets['demo'].get('twin', {})
     size = {'subjects' if 'subjects' in twin else 'people': p.people, 'clips': p.clips}
     asked = {k: v for k, v in size.items() if v}
     for k in asked.keys() - twin.keys():
         raise EmonbError(f'{k}={asked[k]}: the twin of {e.name} has no such size; leave it out')
+    if not asked: return e
     return replace(e, presets={k: dict(v, twin={**v['twin'], **asked}) for k, v in e.presets.items()})
 
 def base_of(e:Experiment, p:Parameters) -> dict:
