@@ -17,6 +17,7 @@ import io
 import math
 import re
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -339,7 +340,7 @@ def plot_protocols(tables:dict       # target → results table of all its proto
             best = max(_read(cell)[0] for cell in of.UAR[of.kind == 'floor'])
             ax.plot([i - .4, i + .4], [best, best], color='.45', ls=':', label='highest floor')
         ax.set(title=title(target, _provenance(t)), xlabel='protocol', ylim=(0, 1.03), xlim=(-.5, len(protocols) - .5))
-        ax.set_xticks(range(len(protocols)), protocols)
+        ax.set_xticks(range(len(protocols)), [q.replace('_x_', ' ×\n').replace('_', ' ') for q in protocols])
     axes[0].set_ylabel('UAR')
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles.keys(), loc='outside right center', fontsize=8)
@@ -362,7 +363,7 @@ def plot_subjects(judged:dict,       # heading → labels (n,), predictions (S, 
     axes[-1].set_xticks(range(len(names)), names, rotation=90 if len(names) > 10 else 0)
     axes[-1].set_xlabel('subject')
     axes[0].legend(fontsize=8, loc='lower right')
-    fig.suptitle(title(text, provenance), fontsize=10)
+    fig.suptitle(fill(title(text, provenance), int(12*fig.get_figwidth())), fontsize=10)
     return fig
 
 # %% ../../nbs/54_report.ipynb #cell-062
