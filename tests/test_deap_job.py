@@ -136,7 +136,8 @@ def test_what_uses_the_tested_person_is_called_transductive(twin, apart):
     table = run(dict(given, scale='subject', center_faces=True, out='out')).table('valence')
     said = dict(zip(table.method.str.partition(' [')[0], table.method))
     assert all('z within each subject' in v for k, v in said.items() if k in set(said) - set(FLOORS.values()) and 'oracle' not in k)
-    assert {k for k, v in said.items() if 'face centred' in v} == {'deep fusion (peripheral + face)', 'face alone'}
+    assert {k for k, v in said.items() if 'face centred' in v} == {
+        'deep fusion (peripheral + face)', 'face alone', 'body statistics, face pixels + linear SVM'}
     for wrong in (dict(face_cnn='trained'), dict(modalities='eeg')):
         with pytest.raises(EmonbError, match='center_faces'): run(dict(given, center_faces=True, out='other', **wrong))
 

@@ -366,7 +366,7 @@ def test_labels_follow_the_reader_not_the_cache(tree):
 def test_a_run_that_stops_leaves_nothing(tree, monkeypatch):
     def full(*args, **kwargs): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(module, 'trial_windows', full)
-    with pytest.raises(OSError): prepare_deap(Deap(tree), SIGNALS)
+    with pytest.raises(EmonbError, match='disk is full'): prepare_deap(Deap(tree), SIGNALS)
     assert not list((tree.parent/'cache').glob('prepared/*')) and not list((tree.parent/'cache').glob('prepared/.*'))
 
 # features and memory ---------------------------------------------------------------------------------------------------------------------
