@@ -47,7 +47,8 @@ class Classifier(nn.Sequential):
         super().__init__(*layers, nn.Linear(widths[-1], num_classes))
 
 # %% ../../nbs/42_deep_fusion.ipynb #cell-011
-FRONT_ENDS = dict(samples=EEGTransformer, power=EEGPower)
+FRONT_ENDS = dict(samples=EEGTransformer, power=EEGPower, power_alone=partial(EEGPower, parts=('power',)),
+                  form_alone=partial(EEGPower, parts=('form',)))
 
 def without_gaps(x):
     "Rows of a batch with NaN set to zero, and which rows had none (B,)."
@@ -62,7 +63,7 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
     (B, frames, 128, 6, 6); 'face_mask' (or 'mask') (B, frames) bool, optional → logits (B, num_classes), one for a
     target of two classes; with `return_attention` also {'eeg'|'bio'|'peripheral': (B, num_layers, heads, N, N)}.
     `modalities`: any of bio (all signals), eeg (the first `eeg_chans`), peripheral (the rest), face. `front_end`:
-    'samples' (the paper) or 'power'. A modality is missing where `face_mask` has no True, 'bio_mask' (B,) is False or
+    'samples' (the paper), 'power' (and form, chapter 40a), or either alone. A modality is missing where `face_mask` has no True, 'bio_mask' (B,) is False or
     its row holds NaN; with `modality_drop` each is dropped with that probability while training.
     EmonbError when the batch lacks a modality. Source: Safavi et al., section II and figure 1."""
     def __init__(self, *, modalities=('bio', 'face'), num_classes=1, in_chans=40, eeg_chans=32, length=128, dim=64,
