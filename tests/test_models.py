@@ -248,7 +248,7 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     deep_fusion_power=dict(num_classes=2, frames=2, **TRANSFORMER),
     face_kept=dict(num_classes=2, frames=2, out_dim=8),
     deep_fusion_joint=dict(num_classes=2, frames=2, **TRANSFORMER),
-    deep_product=dict(num_classes=2, frames=2, **TRANSFORMER),
+    deep_product=dict(drop_rate=0., num_classes=2, frames=2, **TRANSFORMER),
     ststnet=dict(num_classes=2), off_apexnet=dict(num_classes=2, hidden=16),
     flow_tokens=dict(num_classes=2, dim=16))
 NETWORKS = [n for n in registry.CHAPTERS if n in ARGUMENTS]
