@@ -14,16 +14,40 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
-from ..core import (EmonbError, Parameters, check_table, listed, note, one_of, options_of, processors, provenance_of_run,
-                        seeds_of, write_bytes, write_json)
+from emonb.core import (
+    EmonbError,
+    Parameters,
+    check_table,
+    listed,
+    note,
+    one_of,
+    options_of,
+    processors,
+    provenance_of_run,
+    seeds_of,
+    write_bytes,
+    write_json,
+)
 from ..data.recordings import Prepared
 from .by_name import SETS, experiment_of
 from ..models.registry import entry
 from ..study import metrics, report
-from ..study.experiment import (AUTO, Block, Experiment, Judged, at_work, check_parameters, judge, open_set,
-                                    predictions_of, settled, truth_of)
+from emonb.study.experiment import (
+    AUTO,
+    Block,
+    Experiment,
+    Judged,
+    at_work,
+    check_parameters,
+    judge,
+    open_set,
+    predictions_of,
+    settled,
+    truth_of,
+)
 from ..study.results import Store, mixture
 from ..study.settled import Standing, log_look, standing
 from ..study.train import is_network, pool_of

@@ -13,11 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2, numpy as np, pandas as pd
+import cv2
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from ..core import (EmonbError, Parameters, check_table, note, processors, provenance_of_run, seeds_of, write_bytes,
-                        write_json)
+from emonb.core import (
+    EmonbError,
+    Parameters,
+    check_table,
+    note,
+    processors,
+    provenance_of_run,
+    seeds_of,
+    write_bytes,
+    write_json,
+)
 from ..data.recordings import Prepared
 from ..data.simulate import Casme3Twin, answer, emotions_of, face_of, read_truth
 from .casme3 import CASME3

@@ -8,7 +8,8 @@ __all__ = ['Attention', 'entropy_share', 'attention_of', 'share_in', 'beyond_are
 # %% ../../nbs/36_attention_maps.ipynb #cell-002
 from typing import NamedTuple
 
-import numpy as np, torch
+import numpy as np
+import torch
 from torch import nn
 
 from ..core import EmonbError
