@@ -2105,4 +2105,8 @@ d = { 'settings': { 'branch': 'main',
                                    'emonb.study.train.rates_of': ('train.html#rates_of', 'emonb/study/train.py'),
                                    'emonb.study.train.run_folds': ('train.html#run_folds', 'emonb/study/train.py'),
                                    'emonb.study.train.say_cost': ('train.html#say_cost', 'emonb/study/train.py'),
-                                   'emonb.study.train.take': ('train.html#take', 'emonb/study/train.py')}}}
+                                   'emonb.study.train.take': ('train.html#take', 'emonb/study/train.py')},
+            'emonb.study.training_curve': { 'emonb.study.training_curve.plot_curves': ( 'training_curve.html#plot_curves',
+                                                                                        'emonb/study/training_curve.py'),
+                                            'emonb.study.training_curve.training_curve': ( 'training_curve.html#training_curve',
+                                                                                           'emonb/study/training_curve.py')}}}
