@@ -4,7 +4,7 @@
     python tests/campaign.py -n 5000 -s 7    more of them, with other random numbers
     python tests/campaign.py --only dat,bdf  only these kinds
     python tests/campaign.py --keep          what must not be is added to tests/corpus.json
-    python tests/campaign.py --told a.json   the counts are written to a file, too
+    python tests/campaign.py --told a.json   the counts are added to those in a file
 
 The files are those of the package's own twins, as small as they can be written. What became of each is one of
 
@@ -133,6 +133,7 @@ def casme3_files(box):
     import pandas as pd
     from emonb.data.casme3 import CasMe3, read_color, read_depth, read_signals
     from emonb.data.simulate import Casme3Twin, write_casme3
+    from emonb.signals.prepare import read_frames
     tree, t = box/'casme3', np.arange(600)/200
     tree.mkdir()
     mark = np.where((t > .5) & (t < .7), 5, 0)
@@ -145,13 +146,18 @@ def casme3_files(box):
     cv2.imwrite(str(tree/'d.png'), (600 + x*y).astype(np.uint16))
     whole = box/'casme3_tree'
     write_casme3(whole, Casme3Twin(part='C', subjects=2, clips=4, size=(160, 120), gap_s=1., quirks=()))
-    def found(folder, ending): return str(max(folder.rglob(ending)).relative_to(whole))
+    seen = CasMe3(whole, 'C')[0]
+    victims = dict(sheet=next(whole.glob('*.xlsx')), txt=seen.signals.source, jpg=seen.frames['color'][1], png=seen.frames['depth'][1])
     def clips(t):
         d = CasMe3(t, 'C')
         return [d.meta, d.audit(), [d[i] for i in range(len(d))]]
+    def frames(t):
+        rec, told = CasMe3(t, 'C')[0], []
+        def tell(*defect): told.append(defect[1:])
+        return [read_frames(rec.frames[k], read, tell) for k, read in (('color', read_color), ('depth', read_depth))], told
     def possible(value): return all(finite(r.signals) for r in value[2] if r.signals)
-    tree_doors = [Door(f'clips.{what}', whole, found(whole, ending), clips, possible=possible)
-                  for what, ending in dict(sheet='*.xlsx', txt='*.txt', jpg='*.jpg', png='*.png').items()]
+    tree_doors = [Door(f'clips.{k}', whole, str(Path(v).relative_to(whole)), clips if k in ('sheet', 'txt') else frames,
+                       possible=possible if k in ('sheet', 'txt') else None) for k, v in victims.items()]
     return [*tree_doors,
             Door('casme3.txt', tree, '01.txt', lambda t: read_signals(t/'01.txt'), possible=finite),
             Door('color.jpg', tree, 'c.jpg', lambda t: read_color(t/'c.jpg')),
@@ -677,35 +683,42 @@ def read_corpus() -> list[dict]:
 def unpacked(entry) -> bytes: return zlib.decompress(base64.b85decode(entry['data']))
 
 
+def add_counts(path, seed, counts):
+    "Add the counts of a campaign to those in a file; those of the corpus among them."
+    known = json.loads(path.read_text()) if path.exists() else dict(seeds=[], doors={})
+    for (name, kind), v in counts.items():
+        at = known['doors'].setdefault(name, dict.fromkeys((*MAY, *MUST_NOT), 0))
+        at[kind] += v
+    path.write_text(json.dumps(dict(known, seeds=[*known['seeds'], seed])) + '\n')
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('-n', type=int, default=200, help='mutations of each kind of file')
     p.add_argument('-s', '--seed', type=int, default=0)
     p.add_argument('-t', '--seconds', type=float, default=0, help='stop after so many seconds')
     p.add_argument('--only', default='', help='kinds of file, with commas')
-    p.add_argument('--told', default='', help='a JSON file for the counts')
+    p.add_argument('--told', default='', help='a JSON file to whose counts these are added')
     p.add_argument('--keep', action='store_true', help='add what must not be to the corpus, one of each cause')
     a = p.parse_args()
-    counts, causes, corpus = collections.Counter(), collections.Counter(), read_corpus()
-    known = {(e['door'], e['why']) for e in corpus}
+    counts, causes, new = collections.Counter(), collections.Counter(), []
+    known = {(e['door'], e['why']) for e in read_corpus()}
     with tempfile.TemporaryDirectory(prefix='emonb-campaign-') as tmp:
         doors = opened(Path(tmp))
         wanted = [d for d in doors if not a.only or any(w in d.name for w in a.only.split(','))]
         until = time.monotonic() + a.seconds if a.seconds else None
-        again = ((d, functools.partial(unpacked, e), *tried(d, unpacked(e))) for e in corpus for d in wanted if d.name == e['door'])
+        again = ((d, functools.partial(unpacked, e), *tried(d, unpacked(e))) for e in read_corpus() for d in wanted if d.name == e['door'])
         for d, data, kind, said in itertools.chain(again, campaign(wanted, a.n, a.seed, until)):
             counts[d.name, kind] += 1
             if kind in MAY: continue
-            why = re.sub(r'[0-9]+|/\S+', '…', f'{kind}: {said}')[:120]
+            why = re.sub(r'0x[0-9a-f]+|[0-9]+|/\S+', '…', f'{kind}: {said}')[:120]
             causes[d.name, why] += 1
             if a.keep and (d.name, why) not in known and len(packed_data := zlib.compress(data(), 9)) < 6000:
                 known.add((d.name, why))
-                corpus.append(dict(door=d.name, why=why, data=base64.b85encode(packed_data).decode()))
-    if a.keep: CORPUS.write_text(json.dumps(corpus, indent=0) + '\n')
+                new.append(dict(door=d.name, why=why, data=base64.b85encode(packed_data).decode()))
+    if new: CORPUS.write_text(json.dumps(read_corpus() + new, indent=0) + '\n')
     kinds = (*MAY, *MUST_NOT)
-    if a.told:
-        said = {name: {k: counts[name, k] for k in kinds} for name in dict.fromkeys(n for n, _ in counts)}
-        Path(a.told).write_text(json.dumps(dict(seed=a.seed, doors=said), indent=1) + '\n')
+    if a.told: add_counts(Path(a.told), a.seed, counts)
     print(f"{'':24}" + ''.join(f'{k:>9}' for k in kinds))
     for name in dict.fromkeys(n for n, _ in counts):
         print(f'{name:24}' + ''.join(f'{counts[name, k] or "":>9}' for k in kinds))
