@@ -593,8 +593,8 @@ def in_children(jobs, memory=MEMORY, seconds=SECONDS):
     while done < len(jobs):
         child, pipe = forked(jobs[done:], memory, seconds)
         while done < len(jobs):
-            size = told(pipe, 4, 6*seconds)
-            said = size and told(pipe, int.from_bytes(size, 'little'), seconds)
+            size = told(pipe, 4, 60*seconds)
+            said = size and told(pipe, int.from_bytes(size, 'little'), 60*seconds)
             if not said: break
             yield tuple(json.loads(said))
             done += 1

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import campaign
 
-CHANGES = {'os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'os.truncate'}      # and open, if it is for writing
+CHANGES = {'open', 'os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'os.truncate'}
 
 
 # kinds of runs: place → predictions ---------------------------------------------------------------------------------
@@ -105,16 +105,17 @@ def in_group(job) -> int:
 
 def changed_by(event, given) -> str|None:
     "The path that an event of the interpreter is about to change, or None."
-    if event == 'open' and isinstance(given[0], (str, os.PathLike)) and given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-        return os.path.abspath(given[0])
-    if event in CHANGES and isinstance(given[0], (str, os.PathLike)): return os.path.abspath(given[0])
+    if event not in CHANGES or not isinstance(given[0], (str, os.PathLike)): return None
+    path = os.path.abspath(given[0])
+    if event == 'open': return path if given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else None
+    return path if os.path.lexists(path) != (event == 'os.mkdir') else None      # else nothing is changed
 
 
 def at_changes(place:Path, what):
     "From now on, `what(path, count, event)` before each change of a file below `place`. It cannot be taken back."
     count = [0]
     def hook(event, given):
-        path = changed_by(event, given) if event == 'open' or event in CHANGES else None
+        path = changed_by(event, given)
         if path is None or not path.startswith(f'{place}/'): return
         count[0] += 1
         what(path, count[0], event)
