@@ -100,6 +100,7 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     face_kept='deep_fusion',
     deep_product='deep_product',
     deepvanet='deepvanet',
+    cnn_attention='attention_fusion',
 )
 _systems = {}
 
