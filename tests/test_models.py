@@ -250,7 +250,9 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     deep_fusion_joint=dict(num_classes=2, frames=2, **TRANSFORMER),
     deep_product=dict(drop_rate=0., num_classes=2, frames=2, **TRANSFORMER),
     ststnet=dict(num_classes=2), off_apexnet=dict(num_classes=2, hidden=16),
-    flow_tokens=dict(num_classes=2, dim=16))
+    flow_tokens=dict(num_classes=2, dim=16),
+    cnn3d=dict(num_classes=2, electrodes=('F3', 'F4', 'P3', 'P4'), length=64, width=2, hidden=8, drop_rate=0.),
+    ccnn=dict(num_classes=2, electrodes=('F3', 'F4'), bands=2, width=4, hidden=8, drop_rate=0.))
 NETWORKS = [n for n in registry.CHAPTERS if n in ARGUMENTS]
 ESTIMATORS = [n for n in registry.CHAPTERS if registry.CHAPTERS[n] == 'baselines']
 
