@@ -101,6 +101,11 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     deep_product='deep_product',
     cnn3d='grid_cnns',
     ccnn='grid_cnns',
+    multispectral_cnn='multispectral_cnn',
+    dgcnn='graph_cnn',
+    eegnet='eeg_nets',
+    shallow_convnet='eeg_nets',
+    tangent_space='eeg_nets',
 )
 _systems = {}
 
