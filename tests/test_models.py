@@ -249,6 +249,8 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     face_kept=dict(num_classes=2, frames=2, out_dim=8),
     deep_fusion_joint=dict(num_classes=2, frames=2, **TRANSFORMER),
     deep_product=dict(drop_rate=0., num_classes=2, frames=2, **TRANSFORMER),
+    cnn_attention=dict(drop_rate=0., num_classes=2, eeg_chans=4, length=64, left=(0, 1), right=(2, 3), filters=4),
+    deepvanet=dict(drop_rate=0., num_classes=2, in_chans=4, length=64, hidden=8),
     ststnet=dict(num_classes=2), off_apexnet=dict(num_classes=2, hidden=16),
     flow_tokens=dict(num_classes=2, dim=16),
     cnn3d=dict(num_classes=2, electrodes=('F3', 'F4', 'P3', 'P4'), length=64, width=2, hidden=8, drop_rate=0.),

@@ -106,6 +106,8 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     eegnet='eeg_nets',
     shallow_convnet='eeg_nets',
     tangent_space='eeg_nets',
+    deepvanet='deepvanet',
+    cnn_attention='attention_fusion',
 )
 _systems = {}
 
