@@ -297,8 +297,9 @@ COMBINED = ['both low', 'valence high', 'arousal high', 'both high']    # valenc
 def by_name(p:Parameters, data:Prepared, centred:str='') -> dict:
     "The registered system `p.model` and, where that was asked for, each of its modalities alone."
     system, own = entry(p.model), p
-    if system.kind != 'paper': own = Parameters({k: v for k, v in p.items() if k not in SIZES})
-    said = {k: p[k] for k in TRAINED} if system.kind == 'paper' and p.model != 'deep_fusion_literal' else {}
+    second = system.kind == 'paper' and system.recipe == PAPER_RECIPE       # the preset speaks of the second paper's networks
+    if not second: own = Parameters({k: v for k, v in p.items() if k not in SIZES})
+    said = {k: p[k] for k in TRAINED} if second and p.model != 'deep_fusion_literal' else {}
     if p.alike: said['class_weights'] = True
     if p.model == JOINT: data = replace(data, classes=COMBINED)
     out, several = {}, 'modalities' in system.arguments and len(p.modalities) > 1
