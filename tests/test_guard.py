@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -35,14 +36,29 @@ def script(name, *args, limit=900):
     return subprocess.run(call, capture_output=True, text=True, env=env, cwd=ROOT, timeout=limit)
 
 
-@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='a child and its limit of memory are known on Linux')
-def test_damaged_files_end_in_a_sentence():
-    "Some mutations of every kind of file, and all that ever went wrong. EMONB_CAMPAIGN=1000: so many of each kind."
+linux = pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='a child and its limit of memory are known on Linux')
+SEED = os.environ.get('EMONB_SEED', 0)
+
+@linux
+@pytest.mark.parametrize('name,few', [('campaign.py', 25), ('strange.py', 12)])
+def test_damaged_and_strange_files_end_in_a_sentence(name, few):
+    "Some files for every door, and all that ever went wrong. EMONB_CAMPAIGN=1000: so many for each door."
     more = os.environ.get('EMONB_CAMPAIGN')
-    limits = ('-n', more) if more else ('-n', 8, '-t', 150)
-    done = script('campaign.py', *limits, '-s', os.environ.get('EMONB_SEED', 0), limit=None if more else 900)
+    done = script(name, '-n', more or few, '-s', SEED, limit=None if more else 900)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert 'sheet.xlsx' in done.stdout and 'trial.avi' in done.stdout
+    assert 'sheet.xlsx' in done.stdout and 'face.safetensors' in done.stdout
+
+@linux
+def test_a_disk_that_fails_at_any_change_of_a_file():
+    "Some moments of the shortest run on four kinds of disk; `python tests/disks.py --every 1` takes all."
+    done = script('disks.py', '--every', 25, '--first', 3, '--disks', 'full,once,gone,read-only')
+    assert done.returncode == 0 and '0 faults' in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
+
+@linux
+def test_killed_runs_lose_nothing():
+    "A few kills of two kinds of run; `python tests/kills.py -n 100` takes all kinds."
+    done = script('kills.py', '-n', 4, '-s', SEED, '--only', 'wrist,fmov')
+    assert done.returncode == 0 and ' 0 faults' in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
 
 
 # sizes that a header promises -------------------------------------------------------------------------------
@@ -57,10 +73,11 @@ def png(width, height, depth, colour, rows):
 def ends_in_a_sentence(read, match):
     "In a process that may take 300 MB and a second of the processor's time."
     def job():
+        start = time.process_time()
         try: read()
-        except EmonbError as e: return 'ours', str(e)
+        except EmonbError as e: return ('ours' if time.process_time() - start < 1 else 'slow'), str(e)
         return 'read', ''
-    kind, said = campaign.in_child(job, memory=300, seconds=2)
+    kind, said = campaign.in_child(job, memory=300, seconds=1)
     assert kind == 'ours' and match in said, (kind, said)
 
 
