@@ -20,7 +20,7 @@ import campaign
 from conftest import ROOT
 from emonb.core import EmonbError, Parameters, at_work, run_lock, sweep, temporary_folder, write_json, writing
 from emonb.data.casme3 import read_color, read_depth, read_tables
-from emonb.data.deap import load_arrays
+from emonb.data.deap import read_dat
 from emonb.data.recordings import PreparedWriter, from_arrays, save
 from emonb.data.stress_predict import StressPredict
 from emonb.signals.faces import sample_video
@@ -137,11 +137,18 @@ def shared(depth, open, close):
 ARRAY = b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R'
 MANY = b'(\x8a\xff' + b'\x7f'*255 + b'q\x01' + b'h\x01'*100_000
 STATE = b'(K\x01' + MANY + b'tcnumpy\ndtype\nU\x02f8K\x00K\x01\x87R\x89U\x00tb.'
+NESTED = b''.join(b'q' + bytes([k]) + b'h' + bytes([k]) + b'\x86' for k in range(40))
+AGAIN = b'c_codecs\nencode\nq\x00X\x00\x00\x40\x00' + b'a'*2**22 + b'q\x010'
 NAMED = b'c_codecs\nencode\nX\x00\x00\x40\x00' + b'a'*2**22 + b'q\x00h\x00\x86R.'
 HOSTILE = {
     'empty dicts without end': (b'\x80\x02(' + b'}'*2_000_000 + b'l.', '200,000 steps'),
     'references without end': (b'\x80\x02(]q\x00' + b'h\x00'*1_000_000 + b'l.', '200,000 steps'),
     'a shape of many huge numbers': (b'\x80\x02' + ARRAY + STATE, 'a shape that no array has'),
+    'a key of 40 levels, each twice': (b'\x80\x02})' + NESTED + b'K\x01s.', 'a key in it is neither text nor a number'),
+    '22 levels of a dict, each twice': (shared(22, b'}', lambda k: b'}U\x01ah' + bytes([k]) + b'sU\x01bh' + bytes([k]) + b's'),
+                                        'no array named'),
+    'four megabytes encoded 500 times': (b'\x80\x02' + AGAIN + b'h\x00h\x01\x85R'*500 + b'.',
+                                         'more bytes than it holds'),
     'an encoding of four megabytes': (b'\x80\x02' + NAMED, 'a.dat: '),
     'lists in lists': (b'\x80\x02' + b']'*90_000 + b'a'*89_999 + b'.', 'a.dat: '),
     'tuples in tuples': (b'\x80\x02)' + b'\x85'*150_000 + b'.', 'a.dat: '),
@@ -151,7 +158,7 @@ HOSTILE = {
 def test_a_hostile_pickle_ends_within_a_second(tmp_path, what):
     code, match = HOSTILE[what]
     (tmp_path/'a.dat').write_bytes(code)
-    ends_in_a_sentence(lambda: load_arrays(tmp_path/'a.dat'), match)
+    ends_in_a_sentence(lambda: read_dat(tmp_path/'a.dat'), match)
 
 
 # the clock of a video ---------------------------------------------------------------------------------------
