@@ -274,7 +274,7 @@ def _no_sheet(root, part, sheet, found, unreadable) -> str:
     "The sentence for a root without a usable sheet: the nearest and the column it lacks, or what was there at all."
     need, other = NEEDED[part], 'C' if part == 'A' else 'A'
     columns = ', '.join(need)
-    for p, n, t in found:
+    for p, _, t in found:
         if set(NEEDED[other]) <= set(t.columns):
             return (f"{p}: this is Part {other}'s annotation sheet, and no other of Part {part}'s form ({columns}) is "
                     f"under {root}; choose part {other}, or put Part {part}'s sheet there")

@@ -137,7 +137,7 @@ def null_bands(r:Result, draws:int=2000) -> pd.DataFrame:
         for m in b.entries:
             if m.kind not in ('model', 'baseline'): continue
             C, each = len(b.block.classes), np.arange(len(y))
-            null = metrics.permutation_null(lambda _: m.yhat, y, each, draws, num_classes=C)
+            null = metrics.permutation_null(lambda _, yhat=m.yhat: yhat, y, each, draws, num_classes=C)
             low, high = metrics.null_band(null)
             value = m.scores['UAR']['value']
             band = f'{report.number(low)} to {report.number(high)}'
