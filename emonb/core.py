@@ -520,7 +520,7 @@ def noted():
     said = []
     _listening.append(said)
     try: yield said
-    finally: _listening[:] = [l for l in _listening if l is not said]
+    finally: _listening[:] = [one for one in _listening if one is not said]
 
 def set_aside(path) -> Path:
     """Rename a damaged file or folder to `<name>.damaged-1` (or the next number) beside itself.

@@ -119,9 +119,9 @@ def told(p:Parameters, data:Prepared) -> list[str]:
     people, shown = data.meta.subject.nunique(), report.counted(data.classes, data.y)
     small = ' Read from the small file that comes with emonb.' if data.info['small'] else ''
     return [f'{len(data)} events of {people} people; face shown: {shown}. {excluded}{small}',
-            "**What is told is which kind of face was SHOWN**, by what the watcher's own face did. That is mimicry, not "
-            'felt emotion, seen for these actors and clips alone, with the onset given. Which clip came when is not in '
-            'the files, so leaving a stimulus out is impossible.',
+            "**What is told is which kind of face was SHOWN**, by what the watcher's own face did. That is mimicry, "
+            'not felt emotion, seen for these actors and clips alone, with the onset given. Which clip came when is '
+            'not in the files, so leaving a stimulus out is impossible.',
             'A **development set**: its figures were known before anything here was built, and every row below is '
             'to be read so.',
             f"Model {p.model.replace(',', ', ')}; {training(p, own=('psnet',))}. Input: 0 to 5 s after the onset, "
