@@ -1,5 +1,6 @@
 """Models from the outside: options in combination, odd shapes, bad input, files on disk, the hub out of reach."""
-import inspect, itertools, json, os, pickle, shutil, subprocess, sys
+import inspect, itertools, json, os, pickle, shutil, subprocess, sys, tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from emonb.core import EmonbError, seed_everything
 from emonb.data.recordings import Prepared, batch as rows_of
 from emonb.models import backbones, registry
 from emonb.models.backbones import FrameBackbone, extract_tokens, prepare_depth
+from emonb.models.face_net import AffectCNN, save_weights
 from emonb.models.frame_fusion import FrameFusion, frame_weights, kinds
 from emonb.models.guided_attention import Concatenation, GuidedAttention
 from emonb.models.latent_emotion import LatentEmotion, MODALITIES
@@ -253,6 +255,18 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     deepvanet=dict(drop_rate=0., num_classes=2, in_chans=4, length=64, hidden=8),
     ststnet=dict(num_classes=2), off_apexnet=dict(num_classes=2, hidden=16),
     flow_tokens=dict(num_classes=2, dim=16))
+
+
+def unseen(folder) -> tuple[dict, dict]:
+    "Arguments of systems that nothing here trains: a checkout with nothing in it, a network of random weights."
+    for name in ('emonet/models', 'pretrained'): (folder/name).mkdir(parents=True)
+    (folder/'pretrained'/'emonet_8.pth').write_bytes(b'')
+    return dict(emonet=str(folder)), dict(face_weights=str(save_weights(AffectCNN(), folder, 'simulated', {})))
+
+
+UNSEEN = tempfile.TemporaryDirectory()
+EMONET, OWN = unseen(Path(UNSEEN.name))
+ARRAYS = dict(emonet_v1=EMONET, emonet_v2=EMONET, face_zero_shot_v1=OWN, face_zero_shot_v2=OWN)    # they take arrays by name
 NETWORKS = [n for n in registry.CHAPTERS if n in ARGUMENTS]
 ESTIMATORS = [n for n in registry.CHAPTERS if registry.CHAPTERS[n] == 'baselines']
 
@@ -269,6 +283,7 @@ def tiny():
              features=normal(5) + y[:, None].astype(np.float32))
     x |= dict(flow_tokens=normal(T, 16, 147), difference_tokens=normal(T, 16, 49), change_tokens=normal(T, 16, 49),
               physio_courses=normal(6, 4))
+    x |= dict(emonet_affect=normal(2, 2), face_affect=normal(2, 2))
     x |= dict(face_maps=normal(2, 128, 6, 6, dtype=np.float16), face_pixels=normal(16))
     x['flow'] = rng.integers(0, 256, (n, 3, 28, 28), dtype=np.uint8)
     meta = pd.DataFrame(dict(subject=[f's{i // 4}' for i in range(n)], trial=[f't{i}' for i in range(n)], stimulus='v', order=np.arange(n),
@@ -277,7 +292,7 @@ def tiny():
 
 
 def recipe_of(name):
-    system, arguments = entry(name), ARGUMENTS.get(name, {})
+    system, arguments = entry(name), {**ARGUMENTS, **ARRAYS}.get(name, {})
     return Recipe(system.maker(**arguments), inputs=system.reads(**arguments), **{**system.recipe, 'loss': 'ce', 'epochs': 2})
 
 
@@ -296,7 +311,7 @@ def test_the_table_is_what_the_chapters_register():
     modules = [p.stem for p in (ROOT/'emonb'/'models').glob('[!_]*.py')]
     found = {s.name: m for m in modules for s in getattr(__import__(f'emonb.models.{m}', fromlist=['x']), 'SYSTEMS', ())}
     assert found == registry.CHAPTERS and list_models() == sorted({*found, *registry._systems})
-    assert set(NETWORKS) | set(ESTIMATORS) == set(found), 'every system has small arguments here, or is an estimator'
+    assert {*NETWORKS, *ESTIMATORS, *ARRAYS} == set(found), 'every system has small arguments here, or is an estimator'
 
 
 @pytest.mark.parametrize('name', registry.CHAPTERS)
@@ -360,6 +375,15 @@ def test_an_estimator_by_name(name, tiny, tmp_path):
     for method in ('predict_proba', 'decision_function', 'predict'):
         if hasattr(model, method): assert np.array_equal(getattr(loaded, method)(x), getattr(model, method)(x)), method
     assert type(loaded) is type(model) and loaded.made_by == model.made_by
+
+
+@pytest.mark.parametrize('name', ARRAYS)
+def test_an_estimator_of_arrays_by_name(name, tiny):
+    "It is told trials and classes, gives scores of both, the same twice; in worker processes too."
+    data, recipe = replace(tiny, classes=['low valence', 'high valence']), recipe_of(name)
+    splits = make_splits(data.meta, 'loso')
+    once, again = (run_folds(data, splits, recipe, workers=w) for w in (1, 2))
+    assert len(once) == len(data) and once.equals(again) and np.allclose(once.p0 + once.p1, 1) and once.p1.nunique() > 1
 
 
 @pytest.mark.parametrize('name', registry.CHAPTERS)

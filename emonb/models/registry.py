@@ -101,6 +101,10 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     deep_product='deep_product',
     deepvanet='deepvanet',
     cnn_attention='attention_fusion',
+    emonet_v1='emonet',
+    emonet_v2='emonet',
+    face_zero_shot_v1='emonet',
+    face_zero_shot_v2='emonet',
 )
 _systems = {}
 
