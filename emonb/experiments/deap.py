@@ -64,6 +64,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
               'what is taken off each window: the mean second of rest, its level, nothing'),
     signals=('dat', ('dat', 'bdf'), 'preprocessed pickles or raw recordings'),
     folds=(0, None, "folds of windows and trials; 0: the preset's"),
+    windows=(0, None, "of each trial, spread over it; 0: the preset's"),
     replica=(False, (False, True), 'windows only: also a row whose epoch is chosen on the test fold, as published'),
     face_cnn=(AUTO, (AUTO, 'frozen', 'trained'),
               'of deep_fusion; frozen: its maps are computed once; auto: frozen, which at full size is days less'),
@@ -299,8 +300,9 @@ COMBINED = ['both low', 'valence high', 'arousal high', 'both high']    # valenc
 def by_name(p:Parameters, data:Prepared, centred:str='') -> dict:
     "The registered system `p.model` and, where that was asked for, each of its modalities alone."
     system, own = entry(p.model), p
-    if system.kind != 'paper': own = Parameters({k: v for k, v in p.items() if k not in SIZES})
-    said = {k: p[k] for k in TRAINED} if system.recipe == PAPER_RECIPE and p.model != 'deep_fusion_literal' else {}
+    second = system.kind == 'paper' and system.recipe == PAPER_RECIPE       # the preset speaks of the second paper's networks
+    if not second: own = Parameters({k: v for k, v in p.items() if k not in SIZES})
+    said = {k: p[k] for k in TRAINED} if second and p.model != 'deep_fusion_literal' else {}
     if p.alike: said['class_weights'] = True
     if p.model == JOINT: data = replace(data, classes=COMBINED)
     out, several = {}, 'modalities' in system.arguments and len(p.modalities) > 1
