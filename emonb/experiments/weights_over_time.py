@@ -27,7 +27,8 @@ from ..study.splits import make_splits
 from ..study.train import Recipe, run_folds
 
 # %% ../../nbs/67c_weights_over_time.ipynb #cell-005
-WEIGHTINGS = dict(uniform='uniform', normal="normal (the first paper's)", apex='middle step alone', learned='learned bell')
+WEIGHTINGS = dict(uniform='uniform', normal="normal (the first paper's)", apex='middle step alone',
+                  learned='learned bell')
 
 class Weighted(nn.Module):
     "Steps (B, T, features), mask (B, T) → logits (B, 1): weighted over time, standardised, a linear layer."
@@ -65,7 +66,7 @@ def trials_of(when:str='throughout', target:str='valence', **settings) -> Prepar
 
 # %% ../../nbs/67c_weights_over_time.ipynb #cell-011
 def clips_of(target:str='valence', clips:int=120, frames:int=8, actors:int=40, seed:int=0) -> Prepared:
-    "SIMULATED clips: x['steps'] (N, frames, 256) grey pixels, 'steps_mask'; high or low mean rating; actors are people."
+    "SIMULATED clips: x['steps'] (N, frames, 256) grey pixels, 'steps_mask'; high or low mean rating; by actor."
     root = simulated_afew_va_root(AfewVaTwin(clips=clips, frames=frames, actors=actors, seed=seed))
     faces = face_crops(AfewVa(root))
     pixels, column = grey_pixels(faces.x).astype(np.float32), ('valence', 'arousal').index(target)
