@@ -60,7 +60,9 @@ def test_metadata(built):
     def extra(name): return [n for n, rest in needs if re.search(f'''extra == ['"]{name}''', rest)]
     notebooks = ini['notebook_requirements'].split()
     assert extra('notebooks') == notebooks and extra('dev')[:len(notebooks)] == notebooks
-    assert len(extra('dev')) == len(notebooks) + len(ini['dev_requirements'].split())
+    riemann = ini['riemann_requirements'].split()
+    assert len(extra('dev')) == len(notebooks) + len(ini['dev_requirements'].split()) + len(riemann)
+    assert extra('riemann') == riemann == ['pyriemann']
     assert {'jupyterlab', 'papermill', 'ipywidgets'} <= set(notebooks) and extra('docs') == ['sphinx', 'myst-nb', 'furo']
 
 
