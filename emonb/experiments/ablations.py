@@ -351,6 +351,7 @@ def study_summary(t:Tried) -> dict:
     return dict(question=t.study.question, answer=answer_of(t), reference=t.first.name, metrics=t.first.scores,
                 n=len(t.reference.block.rows), n_subjects=t.reference.n_subjects, protocol=t.reference.protocol,
                 seeds=t.seeds, folds=len(t.reference.block.splits), changes=[row(r) for r in t.rows],
+                beside=[dict(name=m.name, kind=m.kind, metrics=m.scores) for m in t.reference.entries[1:]],
                 lacking=[dict(part=c.part, change=c.name, why=why) for c, why in t.lacking])
 
 def write_ablated(r:Ablated):
@@ -360,7 +361,8 @@ def write_ablated(r:Ablated):
     write_json(r.out/'summary.json', report.plain(dict(
         dataset=r.experiment.name, title=report.title(r.title, r.provenance), provenance=r.provenance,
         studies={t.name: study_summary(t) for t in r.tried}, parameters=r.parameters, seconds=round(r.seconds, 2),
-        fingerprint=r.tried[0].data.info.get('fingerprint'), notes=r.notes, run=r.run)))
+        fingerprint=r.tried[0].data.info.get('fingerprint'), notes=r.notes, run=r.run,
+        standing=r.standing.summary)))
 
 # %% ../../nbs/68_ablations.ipynb #cell-027
 def look(how:Standing, dataset:str, study:str, b:Judged):

@@ -14,7 +14,9 @@ from .splits import Split, make_splits
 from .train import Recipe, Scaler, fixed_threads, loss_fn, predict, rates_of, take
 
 # %% ../../nbs/52a_training_curve.ipynb #cell-005
-def training_curve(data:Prepared, recipe:Recipe, split:Split|None=None, seed:int=0) -> pd.DataFrame:
+def training_curve(data:Prepared, recipe:Recipe, split:Split|None=None, seed:int=0,
+                   every:int=1     # epochs from one look at the decisions to the next; the last one is always looked at
+                  ) -> pd.DataFrame:
     """epoch, loss, train, held_out (accuracies) of a network, trained by its recipe as a fold of chapter 52 is.
 
     split: rows to train on and rows to hold out; by default the first of four folds of whole trials."""
@@ -42,8 +44,9 @@ def training_curve(data:Prepared, recipe:Recipe, split:Split|None=None, seed:int
                 optimiser.step()
                 if cosine: cosine.step()
                 total += loss.item()*len(at)
-            right = [(predict(model, data, part, recipe, scaler).argmax(1) == data.y[part]).mean()
-                     for part in (split.train, split.test)]
+            looked, right = (epoch + 1) % every == 0 or epoch + 1 == recipe.epochs, (np.nan, np.nan)
+            if looked: right = [(predict(model, data, part, recipe, scaler).argmax(1) == data.y[part]).mean()
+                                for part in (split.train, split.test)]
             rows.append((epoch + 1, total/len(order), *right))
     return pd.DataFrame(rows, columns=['epoch', 'loss', 'train', 'held_out'])
 
@@ -54,8 +57,9 @@ def plot_curves(curves:dict, title:str):
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), dpi=80, layout='constrained')
     for k, (name, c) in enumerate(curves.items()):
         left.plot(c.epoch, c.loss, color=f'C{k}', label=name)
-        right.plot(c.epoch, c.train, color=f'C{k}', label=f'{name}: learned windows')
-        right.plot(c.epoch, c.held_out, color=f'C{k}', ls='--', label=f'{name}: other trials')
+        seen = c.dropna()
+        right.plot(seen.epoch, seen.train, color=f'C{k}', label=f'{name}: learned windows')
+        right.plot(seen.epoch, seen.held_out, color=f'C{k}', ls='--', label=f'{name}: other trials')
     left.set(xlabel='epoch', ylabel='training loss', ylim=(0, None))
     right.set(xlabel='epoch', ylabel='accuracy', ylim=(0, 1.02))
     for ax in (left, right): ax.legend(fontsize=7)
