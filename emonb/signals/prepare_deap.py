@@ -284,8 +284,9 @@ def prepare_deap(reader:Deap, settings:DeapSettings=DeapSettings(), strict:bool=
 
     `bio` (N, 40, 128) float32, `face` (N, 5, 3, 64, 64) uint8, `face_mask` (N, 5) bool (True: a picture of its own with
     a face), with `features` the hand features (N, 152) float32. Kept under `folder` (default: the cache, named by
-    content and settings). `info['account']` says what became of every person, trial and window of the files. `DataError`
-    if nothing is left; `SetError` at the first defect if `strict`; `EmonbError` if `folder` holds another set."""
+    content and settings). `info['account']` says what became of every person, trial and window of the files.
+    `DataError` if nothing is left; `SetError` at the first defect if `strict`; `EmonbError` if `folder` holds another
+    set."""
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(deap_key, reader, settings)
         def place(): return Path(folder or cache_dir()/'prepared'/f'deap-{job.result()}')
