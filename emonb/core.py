@@ -468,7 +468,7 @@ def run_lock(folder, wait:float=30.):
         lock.acquire(timeout=wait, poll_interval=.2)
     except Timeout:
         who = 'another process'
-        with contextlib.suppress(OSError): who = holder.read_text()
+        with contextlib.suppress(OSError): who = holder.read_text(errors='replace')
         raise EmonbError(f'{folder}: another run holds this folder ({who}); '
                          'wait until it ends or give this one its own, -p out <folder>') from None
     except OSError as e:
