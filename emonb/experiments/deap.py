@@ -63,6 +63,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
               'what is taken off each window: the mean second of rest, its level, nothing'),
     signals=('dat', ('dat', 'bdf'), 'preprocessed pickles or raw recordings'),
     folds=(0, None, "folds of windows and trials; 0: the preset's"),
+    windows=(0, None, "of each trial, spread over it; 0: the preset's"),
     replica=(False, (False, True), 'windows only: also a row whose epoch is chosen on the test fold, as published'),
     face_cnn=(AUTO, (AUTO, 'frozen', 'trained'),
               'of deep_fusion; frozen: its maps are computed once; auto: frozen, which at full size is days less'),
