@@ -7,6 +7,8 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +26,7 @@ from emonb.data.recordings import batch as rows_of
 from emonb.experiments import casme3, deap
 from emonb.models import backbones, registry
 from emonb.models.backbones import FrameBackbone, extract_tokens, prepare_depth
+from emonb.models.face_net import AffectCNN, save_weights
 from emonb.models.frame_fusion import FrameFusion, frame_weights, kinds
 from emonb.models.guided_attention import Concatenation, GuidedAttention
 from emonb.models.latent_emotion import MODALITIES, LatentEmotion
@@ -304,6 +307,18 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     dgcnn=dict(num_classes=2, electrodes=('F3', 'F4'), bands=2, width=8, hidden=16),
     eegnet=dict(num_classes=2, eeg_chans=4, length=64, kernel=16, bounds=(1., 10.), drop_rate=0.),
     shallow_convnet=dict(num_classes=2, eeg_chans=4, length=64, width=8, pool=20, drop_rate=0.))
+
+
+def unseen(folder) -> tuple[dict, dict]:
+    "Arguments of systems that nothing here trains: a checkout with nothing in it, a network of random weights."
+    for name in ('emonet/models', 'pretrained'): (folder/name).mkdir(parents=True)
+    (folder/'pretrained'/'emonet_8.pth').write_bytes(b'')
+    return dict(emonet=str(folder)), dict(face_weights=str(save_weights(AffectCNN(), folder, 'simulated', {})))
+
+
+UNSEEN = tempfile.TemporaryDirectory()
+EMONET, OWN = unseen(Path(UNSEEN.name))
+ARRAYS = dict(emonet_v1=EMONET, emonet_v2=EMONET, face_zero_shot_v1=OWN, face_zero_shot_v2=OWN)    # they take arrays by name
 NETWORKS = [n for n in registry.CHAPTERS if n in ARGUMENTS]
 ESTIMATORS = [n for n in registry.CHAPTERS if registry.CHAPTERS[n] == 'baselines'] + ['tangent_space']
 WINDOWS = dict(tangent_space=dict(in_chans=4, eeg_chans=4))     # an estimator of windows instead of features
@@ -327,6 +342,7 @@ def tiny():
              face_mask=np.ones((n, 2), bool), features=normal(5) + y[:, None].astype(np.float32))
     x |= dict(flow_tokens=normal(T, 16, 147), difference_tokens=normal(T, 16, 49), change_tokens=normal(T, 16, 49),
               physio_courses=normal(6, 4))
+    x |= dict(emonet_affect=normal(2, 2), face_affect=normal(2, 2))
     x |= dict(face_maps=normal(2, 128, 6, 6, dtype=np.float16), face_pixels=normal(16))
     x['flow'] = rng.integers(0, 256, (n, 3, 28, 28), dtype=np.uint8)
     meta = pd.DataFrame(dict(subject=[f's{i // 4}' for i in range(n)], trial=[f't{i}' for i in range(n)], stimulus='v',
@@ -335,7 +351,7 @@ def tiny():
 
 
 def recipe_of(name):
-    system, arguments = entry(name), ARGUMENTS.get(name, {})
+    system, arguments = entry(name), {**ARGUMENTS, **ARRAYS}.get(name, {})
     return Recipe(system.maker(**arguments), inputs=system.reads(**arguments),
                   **{**system.recipe, 'loss': 'ce', 'epochs': 2})
 
@@ -356,7 +372,7 @@ def test_the_table_is_what_the_chapters_register():
     found = {s.name: m for m in modules
              for s in getattr(__import__(f'emonb.models.{m}', fromlist=['x']), 'SYSTEMS', ())}
     assert found == registry.CHAPTERS and list_models() == sorted({*found, *registry._systems})
-    assert set(NETWORKS) | set(ESTIMATORS) == set(found), 'every system has small arguments here, or is an estimator'
+    assert {*NETWORKS, *ESTIMATORS, *ARRAYS} == set(found), 'every system has small arguments here, or is an estimator'
 
 
 @pytest.mark.parametrize('name', registry.CHAPTERS)
@@ -432,6 +448,15 @@ def test_an_estimator_by_name(name, tiny, tmp_path):
     for method in ('predict_proba', 'decision_function', 'predict'):
         if hasattr(model, method): assert np.array_equal(getattr(loaded, method)(x), getattr(model, method)(x)), method
     assert type(loaded) is type(model) and loaded.made_by == model.made_by
+
+
+@pytest.mark.parametrize('name', ARRAYS)
+def test_an_estimator_of_arrays_by_name(name, tiny):
+    "It is told trials and classes, gives scores of both, the same twice; in worker processes too."
+    data, recipe = replace(tiny, classes=['low valence', 'high valence']), recipe_of(name)
+    splits = make_splits(data.meta, 'loso')
+    once, again = (run_folds(data, splits, recipe, workers=w) for w in (1, 2))
+    assert len(once) == len(data) and once.equals(again) and np.allclose(once.p0 + once.p1, 1) and once.p1.nunique() > 1
 
 
 def test_without_pyriemann_a_sentence_says_what_to_install(monkeypatch):
