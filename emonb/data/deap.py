@@ -8,8 +8,9 @@ __all__ = ['EEG', 'PERIPHERAL', 'CHANNELS', 'KINDS', 'RAW', 'RATE', 'BASELINE_S'
            'Steps', 'AsksForCode', 'ArrayUnpickler', 'load_arrays', 'Trials', 'find_defects', 'read_dat',
            'ratings_file', 'expected', 'rating_cells', 'session_clock', 'read_ratings', 'binarise', 'labels_of',
            'BdfHeader', 'read_bdf_header', 'read_digital', 'decode_status', 'status_events', 'BdfSession',
-           'count_frames', 'video_frame', 'person_of', 'layout', 'inventory', 'parse_subjects', 'look_into', 'meet',
-           'choose', 'trial_table', 'check_choice', 'check_ratings', 'Deap', 'name_lines', 'person_lines', 'audit']
+           'unit_defects', 'count_frames', 'video_frame', 'person_of', 'layout', 'inventory', 'parse_subjects',
+           'look_into', 'meet', 'choose', 'trial_table', 'check_choice', 'check_ratings', 'Deap', 'name_lines',
+           'person_lines', 'audit']
 
 # %% ../../nbs/12_deap.ipynb #cell-002
 import codecs
@@ -495,6 +496,24 @@ class BdfSession:
         info = mne.create_info(CHANNELS, self.rate, KINDS, verbose='error')
         return mne.io.RawArray(values, info, verbose='error').set_montage('standard_1020', verbose='error')
 
+# %% ../../nbs/12_deap.ipynb #cell-096
+def unit_defects(paths:dict) -> list:
+    "Person → BDF: a line (file, row, defect, action) for each body signal whose unit is not that of most people."
+    said = {}
+    for who, path in paths.items():
+        try: h = read_bdf_header(path)
+        except DataError: continue                  # told where the file is read
+        said[who] = dict(zip(h.labels, h.units))
+    out, body = [], [name for pair in RAW.values() for name in pair if not name.startswith('EXG')]
+    for name in body:
+        known = {who: units[name] for who, units in said.items() if name in units}
+        usual = pd.Series(known).mode().iloc[0] if known else ''
+        out += [dict(file=str(paths[who]), row=name, defect=f'in {unit!r}, where most people have {usual!r}',
+                     action='taken as it is; use scale=subject, or leave the subject out')
+                for who, unit in known.items() if unit != usual]
+    return out
+
+
 # %% ../../nbs/12_deap.ipynb #cell-037
 def _open_video(path):
     import cv2
@@ -726,7 +745,8 @@ class Deap:
         self.subjects = self.meta.subject.unique().tolist()
         self.settings = dict(signals=signals, target=target, rule=rule, subjects=self.subjects, faces=faces,
                              strict=strict)
-        self.defects, self._held = [], (None, None)
+        raw = {who: self.files['bdf'][who] for who in self.subjects} if signals == 'bdf' else {}
+        self.defects, self._held = unit_defects(raw), (None, None)
 
     @property
     def sources(self):
