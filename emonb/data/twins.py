@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..code_key import code_key
-from ..core import (DataError, SetError, dataset_root, fingerprint, project_dir, run_lock, sweep, temporary_name,
-                        writing)
+from ..core import DataError, SetError, dataset_root, fingerprint, project_dir, run_lock, writing
 from .numbers import read_text
 from .recordings import MARKER, provenance_of
 
@@ -46,8 +45,7 @@ def twin_root(name:str,        # of the set, the first part of the folder's name
     root = base/f"{name}-{fingerprint(settings=dict(plain, code=code_key(write)))[:10]}"
     with run_lock(base/f'.{root.name}.lock', wait=600.):
         if is_whole(root, plain): return root
-        making = base/temporary_name(root.name)
-        sweep(base)                                  # what killed processes left of any twin
+        making = base/f'.{root.name}.making'
         for old in (making, root): shutil.rmtree(old, ignore_errors=True)
         try:
             with writing(making):

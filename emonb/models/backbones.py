@@ -7,12 +7,16 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'color_chans', 'depth_chans', 'MIN_T
            'prepare_color', 'prepare_depth', 'extract_tokens', 'token_key']
 
 # %% ../../nbs/30_backbones.ipynb #cell-002
-import difflib, hashlib, os
+import difflib
+import hashlib
+import os
+
 import huggingface_hub
 import numpy as np
 import timm
 import torch
 from torch import nn
+
 from ..code_key import code_key
 from ..core import EmonbError, device_of, fingerprint, hub_answers, one_of, progress
 
