@@ -43,7 +43,7 @@ def readme(index=NBS/'index.ipynb'):
     return LINK.sub(lambda m: posixpath.normpath(posixpath.join(NBS.name, m[1])), text) + '\n'
 
 
-KEPT = ('title', 'dataset', 'provenance', 'classes', 'protocols', 'fingerprint', 'account', 'reductions', 'setting',
+KEPT = ('title', 'dataset', 'provenance', 'classes', 'protocols', 'studies', 'fingerprint', 'account', 'reductions', 'setting',
         'run', 'notes', 'standing')
 
 

@@ -249,10 +249,24 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     face_kept=dict(num_classes=2, frames=2, out_dim=8),
     deep_fusion_joint=dict(num_classes=2, frames=2, **TRANSFORMER),
     deep_product=dict(drop_rate=0., num_classes=2, frames=2, **TRANSFORMER),
+    cnn_attention=dict(drop_rate=0., num_classes=2, eeg_chans=4, length=64, left=(0, 1), right=(2, 3), filters=4),
+    deepvanet=dict(drop_rate=0., num_classes=2, in_chans=4, length=64, hidden=8),
     ststnet=dict(num_classes=2), off_apexnet=dict(num_classes=2, hidden=16),
-    flow_tokens=dict(num_classes=2, dim=16))
+    flow_tokens=dict(num_classes=2, dim=16),
+    cnn3d=dict(num_classes=2, electrodes=('F3', 'F4', 'P3', 'P4'), length=64, width=2, hidden=8, drop_rate=0.),
+    ccnn=dict(num_classes=2, electrodes=('F3', 'F4'), bands=2, width=4, hidden=8, drop_rate=0.),
+    multispectral_cnn=dict(num_classes=2, electrodes=('F3', 'F4', 'P3', 'P4'), length=64, frame=32, width=4, hidden=16, out_dim=8),
+    dgcnn=dict(num_classes=2, electrodes=('F3', 'F4'), bands=2, width=8, hidden=16),
+    eegnet=dict(num_classes=2, eeg_chans=4, length=64, kernel=16, bounds=(1., 10.), drop_rate=0.),
+    shallow_convnet=dict(num_classes=2, eeg_chans=4, length=64, width=8, pool=20, drop_rate=0.))
 NETWORKS = [n for n in registry.CHAPTERS if n in ARGUMENTS]
-ESTIMATORS = [n for n in registry.CHAPTERS if registry.CHAPTERS[n] == 'baselines']
+ESTIMATORS = [n for n in registry.CHAPTERS if registry.CHAPTERS[n] == 'baselines'] + ['tangent_space']
+WINDOWS = dict(tangent_space=dict(in_chans=4, eeg_chans=4))     # an estimator of windows instead of features
+
+
+def or_skip(name):
+    "A system that stands on an optional library is tested where that is installed."
+    if name == 'tangent_space': pytest.importorskip('pyriemann', reason='tangent_space needs the extra riemann')
 
 
 @pytest.fixture(scope='module')
@@ -351,17 +365,56 @@ def test_a_head_for_each_modality(name, tiny, tmp_path):
 @pytest.mark.parametrize('name', ESTIMATORS)
 def test_an_estimator_by_name(name, tiny, tmp_path):
     "It learns what is there, gives a class a row, the same twice, and is the same saved and loaded."
-    x, y = tiny.x['features'], tiny.y
-    model = create_model(name).fit(x, y)
-    assert (model.predict(x) == y).mean() > .7 and (create_model(name).fit(x, y).predict(x) == model.predict(x)).all()
+    or_skip(name)
+    x, y, given = tiny.x['bio'].reshape(len(tiny), -1) if name in WINDOWS else tiny.x['features'], tiny.y, WINDOWS.get(name, {})
+    model = create_model(name, **given).fit(x, y)
+    assert (model.predict(x) == y).mean() > .7 and (create_model(name, **given).fit(x, y).predict(x) == model.predict(x)).all()
     loaded = load_model(save_model(model, tmp_path))
     for method in ('predict_proba', 'decision_function', 'predict'):
         if hasattr(model, method): assert np.array_equal(getattr(loaded, method)(x), getattr(model, method)(x)), method
     assert type(loaded) is type(model) and loaded.made_by == model.made_by
 
 
+def test_without_pyriemann_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pyriemann.estimation', None)
+    with pytest.raises(EmonbError, match=r"pip install 'emonb\[riemann\]'"): create_model('tangent_space')
+
+
+THEIRS = dict(    # names in braindecode → here
+    eegnet={'conv_temporal': 'time', 'bnorm_temporal': 'norm1', 'conv_spatial.parametrizations.weight.original': 'space.weight',
+            'bnorm_1': 'norm2', 'conv_separable_depth': 'late', 'conv_separable_point': 'mix', 'bnorm_2': 'norm3',
+            'final_layer.linearconstraint.parametrizations.weight.original': 'head.weight', 'final_layer.linearconstraint': 'head'},
+    shallow_convnet={'conv_time_spat.conv_time': 'time', 'conv_time_spat.conv_spat': 'space', 'bnorm': 'norm',
+                     'final_layer.conv_classifier': 'head'})
+AS_THEIRS = dict(eegnet=dict(width=3, multiplier=2, out_chans=5, kernel=16, late_kernel=6, pools=(2, 4)),
+                 shallow_convnet=dict(kernel=13, pool=20, stride=7))
+
+
+@pytest.mark.parametrize('name', THEIRS)
+def test_the_networks_of_braindecode(name):
+    "The same weights and windows, the same logits; with the statistics of the batch too (tests/fixtures/eeg_nets.py)."
+    kept = np.load(ROOT/'tests'/'fixtures'/'eeg_nets.npz')
+    size = dict(width=kept['shallow_convnet/bnorm.weight'].size) if name == 'shallow_convnet' else {}
+    net = create_model(name, num_classes=2, eeg_chans=4, length=64, drop_rate=0., **AS_THEIRS[name], **size)
+    own = net.state_dict()
+    for key in (k for k in kept if k.startswith(f'{name}/')):
+        theirs = next(t for t in THEIRS[name] if key.startswith(f'{name}/{t}'))
+        ours = THEIRS[name][theirs] + key.removeprefix(f'{name}/{theirs}')
+        if ours == 'time.bias': continue
+        value = torch.from_numpy(kept[key])
+        if name == 'shallow_convnet' and value.ndim == 4: value = value.transpose(2, 3)
+        assert value.numel() == own[ours].numel(), (key, ours)
+        own[ours] = value.reshape(own[ours].shape)
+    net.load_state_dict(own)
+    x = torch.from_numpy(kept['x'])
+    with torch.no_grad():
+        assert torch.allclose(net.eval()(x), torch.from_numpy(kept[f'{name}: kept']), atol=1e-5)
+        assert torch.allclose(net.train()(x), torch.from_numpy(kept[f'{name}: batch']), atol=1e-5)
+
+
 @pytest.mark.parametrize('name', registry.CHAPTERS)
 def test_a_recipe_by_name_can_be_sent_to_another_process(name):
+    or_skip(name)
     recipe = recipe_of(name)
     there = pickle.loads(pickle.dumps(recipe))
     assert there.describe() == recipe.describe() and ' at 0x' not in str(recipe.describe()) and type(there.make()) is type(recipe.make())
@@ -397,7 +450,7 @@ def test_the_tables_of_the_papers_are_made_of_the_same_systems(tiny):
 def test_a_table_of_names_loads_no_torch():
     code = "import sys, emonb; print(emonb.list_models('*eeg*'), 'torch' in sys.modules, 'sklearn' in sys.modules)"
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert out.stdout.strip() == "['eeg_power', 'eeg_transformer'] False False", out.stderr
+    assert out.stdout.strip() == "['eeg_power', 'eeg_transformer', 'eegnet'] False False", out.stderr
     assert emonb.create_model is create_model and not hasattr(emonb, 'create_modal')
 
 

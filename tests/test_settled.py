@@ -5,6 +5,8 @@ import pytest
 
 from emonb.core import EmonbError
 from emonb.data.fmov import Fmov, FmovTwin, small_root, write_tree
+from emonb.data.megc2019 import FlowTwin, write_megc2019
+from emonb.data.simulate import Casme3Twin, write_casme3
 from emonb.data.twins import MARKER
 from emonb.experiments.by_name import SETS, run, what_is_settled
 from emonb.study.settled import all_looks, logs, read_looks, read_settled, settled_hash, settled_path, standing
@@ -77,6 +79,22 @@ def test_a_confirmation_is_one_look(quick, strangers, apart):
     r, again = run(given), run(given)
     assert set(r.table(r.main).people) == {'CONFIRMATION'} and len(all_looks().query('confirm == "yes"')) == 1
     assert again.standing.before == 1
+
+
+@pytest.mark.parametrize('name, model, write', [
+    ('megc2019', 'svm', lambda root: write_megc2019(root, FlowTwin(people=4, clips=4, seed=77))),
+    ('casme3', 'features', lambda root: write_casme3(root, Casme3Twin(subjects=3, clips=9, seed=77)))])
+def test_ones_own_files_confirm_once(name, model, write, tmp_path, apart, monkeypatch):
+    "Files in the form of a known set, which nobody has looked at (of a twin without its mark): one look, with settings as settled."
+    monkeypatch.setenv('EMONB_CACHE', str(apart/'cache'))
+    root = write(tmp_path/'own')
+    for file in root.glob('truth*'): file.unlink()
+    (root/MARKER).unlink()
+    given = dict(dataset=name, model=model, protocol='loso', root=str(root), workers=1, confirm=True)
+    with pytest.raises(EmonbError, match='leave epochs as they are'): run(dict(given, epochs=1, out='changed'))
+    r, again = (run(dict(given, out=out)) for out in ('out', 'again'))
+    assert r.provenance == 'real' and set(r.table(r.main).people) == {'CONFIRMATION'} and (r.standing.before, again.standing.before) == (0, 1)
+    assert all_looks().query('confirm == "yes"').set.tolist() == [name]
 
 
 def test_who_was_scored_before_cannot_confirm(quick, strangers):

@@ -187,12 +187,14 @@ class FaceNet(nn.Module):
 WEIGHTS = 'results/pretrain_face/face_cnn.safetensors'     # of notebook 89
 TWIN_WEIGHTS = 'face_cnn_SIMULATED.safetensors'            # beside it, trained on the twin
 
-def save_weights(net:AffectCNN, folder, provenance:str, note:dict) -> Path:
+def save_weights(net:AffectCNN, folder, provenance:str, note:dict,
+                 mark:str=''      # what the file's name adds, so that nothing takes it for the weights
+                ) -> Path:
     "The CNN's weights in `folder`, with a note (JSON) on what they were trained on; SIMULATED in its name if so."
     real = provenance == 'real'
     said = dict(data='AFEW-VA' if real else 'SIMULATED twin of AFEW-VA', provenance=provenance, **note)
     name = Path(WEIGHTS).name if real else TWIN_WEIGHTS
-    return net.save_cnn(Path(folder)/name, note=json.dumps(said, ensure_ascii=False))
+    return net.save_cnn(Path(folder)/name.replace('.', f'{mark}.', 1), note=json.dumps(said, ensure_ascii=False))
 
 def weights_note(path) -> dict:
     "The note of a weights file ({} if it has none). DataError when the file is not safetensors."
