@@ -118,6 +118,8 @@ class System(NamedTuple):
     weights: str = '–'     # of a backbone: imagenet, random, …
     note: str = ''         # what a reader of its row must know
 
+    def noted(self, text:str): return self._replace(note='; '.join(filter(None, (text, self.note))))
+
 class Together(NamedTuple):
     "All targets of a set at once, for systems that learn them together."
     labels: list      # one (N,) array a split: combinations of the targets' classes
@@ -310,10 +312,8 @@ EVERY = 'every'    # of `Block.replica`: every network's epoch is chosen so
 
 def with_replicas(replica:bool|str, systems:dict) -> dict:
     "The systems, and the one whose epoch is chosen on the test fold beside them; `EVERY`: all networks so, instead."
-    def peeks(s, **more): return s._replace(recipe=replace(s.recipe, replica=True), **more)
-    if replica == EVERY:
-        return {k: peeks(s, note='; '.join(filter(None, (REPLICA, s.note)))) if is_network(s.recipe) else s
-                for k, s in systems.items()}
+    def peeks(s): return s.noted(REPLICA)._replace(recipe=replace(s.recipe, replica=True))
+    if replica == EVERY: return {k: peeks(s) if is_network(s.recipe) else s for k, s in systems.items()}
     if not replica: return systems
     first = systems.get(replica, next(iter(systems.values())))
     return {**systems, REPLICA: System('reference', replace(first.recipe, replica=True))}
