@@ -10,13 +10,13 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import campaign
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-
-import campaign
 from conftest import ROOT
+
 from emonb.core import EmonbError, Parameters, at_work, run_lock, sweep, temporary_folder, write_json, writing
 from emonb.data.casme3 import read_color, read_depth, read_tables
 from emonb.data.deap import load_arrays

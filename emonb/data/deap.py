@@ -39,7 +39,7 @@ RAW = {'hEOG': ('EXG1', 'EXG2'), 'vEOG': ('EXG3', 'EXG4'), 'zEMG': ('EXG5', 'EXG
        'GSR': ('GSR1',), 'Resp': ('Resp',), 'Plet': ('Plet',), 'Temp': ('Temp',)}
 RATE, BASELINE_S, TRIAL_S, TRIALS, SUBJECTS = 128., 3, 60, 40, 32
 RATINGS = ['valence', 'arousal', 'dominance', 'liking']
-# videos that were never published (Trial numbers)
+# trials (by Trial number) whose video was never published
 ABSENT = {'s03': [40], 's05': [40], 's14': [40], 's11': [38, 39, 40]}
 
 # %% ../../nbs/12_deap.ipynb #cell-008
@@ -114,6 +114,7 @@ class _Bounded:
         if n > self.size - self.file.tell(): raise EOFError
         return self.file.read(n)
 
+# %% ../../nbs/12_deap.ipynb #622f18ac
 class _Names(pickle._Unpickler):
     "An unpickler that answers each name from `ADMITTED`, and refuses every other name."
     dispatch = {k: v for k, v in pickle._Unpickler.dispatch.items() if bytes([k]) not in REFUSED}
@@ -291,8 +292,8 @@ def session_clock(table):
     for _, rows in table.groupby('subject', sort=False):
         rows, raw = rows.copy(), rows.start_time.to_numpy(float)
         gaps = np.diff(raw)
-        def fits(unit): return 60 <= np.median(gaps) * unit <= 600
-        unit = next(filter(fits, (1e-4, 1e-6, 1e-3, 1.)), None) if len(gaps) and (gaps > 0).all() else None
+        middle = np.median(gaps) if len(gaps) and (gaps > 0).all() else np.nan
+        unit = next((u for u in (1e-4, 1e-6, 1e-3, 1.) if 60 <= middle * u <= 600), None)
         rows['start_s'] = (raw - raw[0]) * unit if unit else rows.order * float(TRIAL_S + BASELINE_S)
         rows['clock'] = f'Start_time in {unit:g} s' if unit else 'trial count'
         parts.append(rows)
@@ -709,9 +710,9 @@ class Deap:
 
     `signals`: 'dat' (preprocessed) or 'bdf' (raw); `target`: valence, arousal or both (four classes); `rule`: '>=5',
     '>5' or '>4.5' ('mean' depends on the split: use `binarise`); `faces`: 'any' (a video if there is one), 'need'
-    (only trials with a video) or 'none'. `ledger`: the people and trials that the files hold, and why some are not read.
-    DataError when the root does not hold the set, the ratings are missing, or a wanted subject is not there; SetError
-    for a file that asks for code."""
+    (only trials with a video) or 'none'. `ledger`: the people and trials that the files hold, and why some are not
+    read. DataError when the root does not hold the set, the ratings are missing, or a wanted subject is not there;
+    SetError for a file that asks for code."""
     name = 'deap'
 
     def __init__(self, root=None, signals='dat', target='valence', rule='>=5', subjects=None, faces='any',

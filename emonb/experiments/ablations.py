@@ -79,7 +79,7 @@ def _inception(slow:int) -> Study:
     "Open question 2: what the paper leaves open of its physiological network; `slow`: place of skin conductance."
     named = (('one block before the mix, three after', dict(depths=(1, 3))),
              ('three before, one after', dict(depths=(3, 1))), ('three before, three after', dict(depths=(3, 3))),
-             ('kernels 3, 5', dict(kernels=(3, 5))), ('kernels 9, 19, 39', dict(kernels=(9, 19, 39))),
+             ('kernels 3, 5', dict(kernels=(3, 5))), ('kernels 7, 11, 15', dict(kernels=(7, 11, 15))),
              ('no norms', dict(norm='none')), ('norms over the training set', dict(norm='batch')),
              ('skin at a quarter of the rate', dict(slow=(slow,))))
     return Study('Which reading of the physiological network is best?', dict(model='psnet'),

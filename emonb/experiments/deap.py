@@ -7,8 +7,8 @@ __all__ = ['PROTOCOLS', 'PARAMETERS', 'TRAINED', 'PRESETS', 'WORDS', 'FLOORS', '
            'COMBINED', 'BOTH', 'DEAP', 'check', 'weights_of', 'counts_of', 'check_variants', 'twin_of', 'open_reader',
            'settle', 'folds_of', 'content_of', 'keep_maps', 'within_person', 'center_maps', 'keep_pixels', 'Rated',
            'RatedRidge', 'rated_network', 'learn_ratings', 'mixed_precision', 'by_name', 'title_of', 'systems',
-           'windows_of', 'with_missing', 'kept_arrays', 'load_set', 'truth_of', 'targets_of', 'one_of_both', 'together',
-           'variants', 'blocks', 'told']
+           'windows_of', 'with_missing', 'kept_arrays', 'keep_affect', 'load_set', 'truth_of', 'targets_of',
+           'one_of_both', 'together', 'variants', 'blocks', 'told']
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-002
 from dataclasses import replace
@@ -29,6 +29,7 @@ from ..data.recordings import Prepared, digests, kept_beside, write_array
 from ..data.simulate_deap import DeapTwin, oracle_of, simulated_deap_root
 from .own_set import check_asked, named_system, systems_of
 from ..models.baselines import ridge, scored_support_vectors, support_vectors
+from ..models.emonet import AFFECT, affect_of
 from ..models.deep_fusion import check_modalities, fusion_inputs, make_fusion, parts_of
 from ..models.eeg_transformer import PAPER_RECIPE
 from ..models.face_net import FaceNet, affect_loss, centre_maps, face_pixels, find_weights, load_cnn, write_maps
@@ -63,6 +64,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
               'what is taken off each window: the mean second of rest, its level, nothing'),
     signals=('dat', ('dat', 'bdf'), 'preprocessed pickles or raw recordings'),
     folds=(0, None, "folds of windows and trials; 0: the preset's"),
+    windows=(0, None, "of each trial, spread over it; 0: the preset's"),
     replica=(False, (False, True), 'windows only: also a row whose epoch is chosen on the test fold, as published'),
     face_cnn=(AUTO, (AUTO, 'frozen', 'trained'),
               'of deep_fusion; frozen: its maps are computed once; auto: frozen, which at full size is days less'),
@@ -70,6 +72,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     face_weights=(AUTO, None, 'a safetensors file of 89_pretrain_face, or random; '
                               'auto: face_cnn.safetensors (on a twin also face_cnn_SIMULATED.safetensors) of '
                               'results/pretrain_face, if it is there'),
+    emonet=('', None, 'folder of your own checkout of Emonet with its weights, for emonet_v1 and emonet_v2'),
     modality_drop=(0., None, 'how often a modality is dropped in training, by networks of several'),
     task=('classes', ('classes', 'values'), 'values: the rating itself is learnt, and judged by CCC too'),
     without=('', None, 'comma list of modalities, each taken away when new people are tested, in a table of its own'),
@@ -308,7 +311,8 @@ def by_name(p:Parameters, data:Prepared, centred:str='') -> dict:
         if p.model == JOINT: s = s._replace(recipe=Jointly(**asdict_shallow(s.recipe)))
         face, maps = (bool(set(keys) & set(s.recipe.inputs)) for keys in (FACE, ['face_maps']))
         title = OURS.get(name, name) + (f', {mods[0]} alone' if mods != p.modalities else '')
-        out[title] = s._replace(weights=p.weights if face else '–', note=centred if maps else '')
+        weights = "Emonet's, given" if 'emonet_affect' in s.recipe.inputs else p.weights if face else '–'
+        out[title] = s._replace(weights=weights, note=centred if maps else '')
     return out
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-023
@@ -378,6 +382,22 @@ def kept_arrays(p:Parameters) -> set:
     def reads(s): return s.reads(**{k: p[k] for k in ('modalities',) if k in s.arguments})
     return {k for s in systems if s.inputs is not None for k in reads(s)}
 
+def keep_affect(data:Prepared, p:Parameters) -> Prepared:
+    """The set with what networks say of its faces that are not trained here (chapter 49a), where a system reads it.
+
+    NaN where such a network is missing: the system says so when it is made."""
+    for key in sorted(kept_arrays(p) & set(AFFECT)):
+        name, present, asks = AFFECT[key]
+        face, mask = data.x['face'], data.x['face_mask']
+        try: weights = present(p[name])
+        except EmonbError:
+            data = data.with_x(**{key: np.full((*mask.shape, 2), np.nan, np.float32)})
+            continue
+        def make(tmp, asks=asks, given=p[name]): write_array(tmp, affect_of(asks(given), face, mask))
+        made = '-'.join([digests(dict(face=face))['face'][:16], content_of(str(weights)), code_key(affect_of), code_key(asks)])
+        data = data.with_x(**{key: kept_beside(data, key, made, make)})
+    return data
+
 def load_set(p:Parameters, reader:Deap) -> Prepared:
     "The prepared windows these parameters name, with the maps of a frozen face CNN."
     mods = p.modalities
@@ -396,6 +416,7 @@ def load_set(p:Parameters, reader:Deap) -> Prepared:
         data = with_missing(data, faces)
     elif frozen: data = keep_maps(data, p.face_weights, p.device)
     if seen and p.alike and 'face_pixels' not in data.x: data = keep_pixels(data)
+    if seen: data = keep_affect(data, p)
     return center_maps(data) if p.center_faces else data
 
 def truth_of(p:Parameters, data:Prepared) -> dict:
