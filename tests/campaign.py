@@ -84,13 +84,14 @@ def plain(value) -> str:
     return repr(value)
 
 
-def biff(table) -> bytes:
-    "A table as the oldest .xls that is still read: one stream of records."
+def biff(table) -> bytes: return biff_rows([list(table), *table.itertuples(index=False)])
+
+def biff_rows(rows) -> bytes:
+    "Rows of words and numbers as the oldest .xls that is still read: one stream of records."
     def record(kind, body): return struct.pack('<HH', kind, len(body)) + body
     def cell(r, c, v):
         if isinstance(v, str): return record(4, struct.pack('<HH3sB', r, c, bytes(3), len(v)) + v.encode('latin-1'))
         return record(3, struct.pack('<HH3sd', r, c, bytes(3), v))
-    rows = [list(table), *table.itertuples(index=False)]
     cells = (cell(r, c, v) for r, row in enumerate(rows) for c, v in enumerate(row) if v is not None)
     return record(9, struct.pack('<HH', 7, 16)) + b''.join(cells) + record(10, b'')
 
@@ -554,62 +555,67 @@ def limited(memory, seconds):
     resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
 
 
-def forked(jobs, memory, seconds) -> tuple[int, int]:
-    "A fork that does the jobs and tells of each: its number, and where it tells."
-    mine, theirs = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(theirs)
-        return child, mine
-    with contextlib.suppress(BaseException):
-        os.close(mine)
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        for stream in (1, 2): os.dup2(nothing, stream)            # what libraries write past Python
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        for job in jobs:
-            limited(memory, seconds)
-            said = json.dumps(job()).encode()
-            said = len(said).to_bytes(4, 'little') + said
-            while said: said = said[os.write(theirs, said):]
-    os._exit(0)
+class Child:
+    """A fork of this process that does a job as often as it is asked to, and is replaced where it ended.
+
+    Each time it may take so many MB more than before, and so many s of the processor's time."""
+    def __init__(self, job, memory=MEMORY, seconds=SECONDS):
+        self.job, self.memory, self.seconds, self.number = job, memory, seconds, None
+
+    def start(self):
+        ask, self.to = os.pipe()
+        self.at, tell = os.pipe()
+        self.number = os.fork()
+        if self.number:
+            for end in (ask, tell): os.close(end)
+            return
+        with contextlib.suppress(BaseException):
+            for end in (self.to, self.at): os.close(end)
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2): os.dup2(nothing, stream)        # what libraries write past Python
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            while os.read(ask, 1):
+                limited(self.memory, self.seconds)
+                said = json.dumps(self.job()).encode()
+                said = len(said).to_bytes(4, 'little') + said
+                while said: said = said[os.write(tell, said):]
+        os._exit(0)
+
+    def told(self, n) -> bytes|None:
+        "n bytes of what the fork tells; b'' where it ended before, None where nothing came in time."
+        said, end = b'', time.monotonic() + 60*self.seconds
+        while len(said) < n:
+            if not select.select([self.at], [], [], max(0, end - time.monotonic()))[0]: return None
+            part = os.read(self.at, n - len(said))
+            if not part: return b''
+            said += part
+        return said
+
+    def ask(self) -> tuple:
+        "What the job gives; or ('death', why), ('hang', why) where the fork ended."
+        if self.number is None: self.start()
+        os.write(self.to, b'.')
+        size = self.told(4)
+        said = size and self.told(int.from_bytes(size, 'little'))
+        if said: return tuple(json.loads(said))
+        if said is None: os.kill(self.number, signal.SIGKILL)
+        status = self.end()
+        if -status in (signal.SIGXCPU, signal.SIGKILL): return 'hang', f'no end within {self.seconds} s'
+        return 'death', f'signal {-status}' if status < 0 else f'nothing said, status {status}'
+
+    def end(self) -> int:
+        for end in (self.to, self.at): os.close(end)
+        status, self.number = os.waitstatus_to_exitcode(os.waitpid(self.number, 0)[1]), None
+        return status
+
+    def __enter__(self): return self
+    def __exit__(self, *_):
+        if self.number is not None: self.end()
 
 
-def told(pipe, n, wait) -> bytes|None:
-    "n bytes of a pipe; b'' where it ended before, None where nothing came in time."
-    said, end = b'', time.monotonic() + wait
-    while len(said) < n:
-        if not select.select([pipe], [], [], max(0, end - time.monotonic()))[0]: return None
-        part = os.read(pipe, n - len(said))
-        if not part: return b''
-        said += part
-    return said
-
-
-def in_children(jobs, memory=MEMORY, seconds=SECONDS):
-    """What became of each of several jobs, in a fork of this process that does one after another.
-
-    Each may take so much memory and time. One that ends the fork is told as a death or a hang; the next has a new fork."""
-    jobs, done = list(jobs), 0
-    while done < len(jobs):
-        child, pipe = forked(jobs[done:], memory, seconds)
-        while done < len(jobs):
-            size = told(pipe, 4, 60*seconds)
-            said = size and told(pipe, int.from_bytes(size, 'little'), 60*seconds)
-            if not said: break
-            yield tuple(json.loads(said))
-            done += 1
-        if done < len(jobs) and said is None: os.kill(child, signal.SIGKILL)
-        os.close(pipe)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if done == len(jobs): return
-        if -status in (signal.SIGXCPU, signal.SIGKILL): yield 'hang', f'no end within {seconds} s'
-        else: yield 'death', f'signal {-status}' if status < 0 else f'nothing said, status {status}'
-        done += 1
-
-
-def in_child(job, memory=MEMORY, seconds=SECONDS) -> tuple[str, str]:
-    "The same of one job alone."
-    return next(in_children([job], memory, seconds))
+def in_child(job, memory=MEMORY, seconds=SECONDS) -> tuple:
+    "What a job gives that is done once, in a fork."
+    with Child(job, memory, seconds) as child: return child.ask()
 
 
 @contextlib.contextmanager
@@ -627,19 +633,15 @@ def put_back(door):
     finally: back()
 
 
-def all_tried(door, files) -> list[tuple[str, str]]:
-    "What becomes of each of several files in the place of the door's own; `files`: functions that give bytes."
-    with put_back(door) as back:
-        def job(data):
+@contextlib.contextmanager
+def trying(door):
+    "A function: bytes → what becomes of them in the place of the door's file. The tree is as it was in the end."
+    with put_back(door) as back, Child(functools.partial(judged, door)) as child:
+        def tried(data:bytes) -> tuple[str, str]:
             back()
-            door.path.write_bytes(data())
-            return judged(door)
-        return [*in_children([functools.partial(job, data) for data in files])]
-
-
-def tried(door, data:bytes) -> tuple[str, str]:
-    "What becomes of these bytes in the place of the door's file; the tree is then as it was."
-    return all_tried(door, [lambda: data])[0]
+            door.path.write_bytes(data)
+            return child.ask()
+        yield tried
 
 
 def opened(box) -> list[Door]:
@@ -661,19 +663,34 @@ def opened(box) -> list[Door]:
 
 # a campaign ---------------------------------------------------------------------------------------------------------
 
-def drawn(door, alike, seed, k) -> bytes:
-    "The k-th mutation of a door's file under a seed."
-    return mutated(random.Random(f'{seed} {door.name} {k}'), door, alike)
+def of_one_kind(doors) -> dict:
+    "Door → the whole files of all doors whose names end alike."
+    return {d.name: [o.whole for o in doors if o.name.split('.')[-1] == d.name.split('.')[-1]] for d in doors}
 
 
 def campaign(doors, n:int, seed:int, until=None):
-    "n mutations of each door's file: (door, function that gives the data, what became of it, what was said) each."
-    alike = {d.name: [o.whole for o in doors if o.name.split('.')[-1] == d.name.split('.')[-1]] for d in doors}
+    "n mutations of each door's file: (door, data, what became of it, what was said) each."
+    alike = of_one_kind(doors)
     for first in range(0, n, AT_ONCE):
         for d in doors:
             if until and time.monotonic() > until: return
-            files = [functools.partial(drawn, d, alike[d.name], seed, k) for k in range(first, min(n, first + AT_ONCE))]
-            for data, (kind, said) in zip(files, all_tried(d, files)): yield d, data, kind, said
+            with trying(d) as tried:
+                for k in range(first, min(n, first + AT_ONCE)):
+                    data = mutated(random.Random(f'{seed} {d.name} {k}'), d, alike[d.name])
+                    yield d, data, *tried(data)
+
+
+def again(doors):
+    "The same of everything in the corpus."
+    for d in doors:
+        with trying(d) as tried:
+            for e in read_corpus():
+                if e['door'] == d.name: yield d, unpacked(e), *tried(unpacked(e))
+
+
+def cause(kind, said) -> str:
+    "What is the same of findings with one cause."
+    return re.sub(r'0x[0-9a-f]+|[0-9]+|/\S+', '…', f'{kind}: {said}')[:120]
 
 
 def read_corpus() -> list[dict]:
@@ -692,6 +709,14 @@ def add_counts(path, seed, counts):
     path.write_text(json.dumps(dict(known, seeds=[*known['seeds'], seed])) + '\n')
 
 
+def show(counts):
+    "A line a door: how many of its files ended how."
+    kinds, doors = (*MAY, *MUST_NOT), list(dict.fromkeys(name for name, _ in counts))
+    print(f"{'':28}" + ''.join(f'{k:>9}' for k in kinds))
+    for name in doors: print(f'{name:28}' + ''.join(f'{counts[name, k] or "":>9}' for k in kinds))
+    print(f"{'all':28}" + ''.join(f'{sum(counts[name, k] for name in doors):>9}' for k in kinds))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('-n', type=int, default=200, help='mutations of each kind of file')
@@ -707,22 +732,17 @@ def main():
         doors = opened(Path(tmp))
         wanted = [d for d in doors if not a.only or any(w in d.name for w in a.only.split(','))]
         until = time.monotonic() + a.seconds if a.seconds else None
-        again = ((d, functools.partial(unpacked, e), *tried(d, unpacked(e))) for e in read_corpus() for d in wanted if d.name == e['door'])
-        for d, data, kind, said in itertools.chain(again, campaign(wanted, a.n, a.seed, until)):
+        for d, data, kind, said in itertools.chain(again(wanted), campaign(wanted, a.n, a.seed, until)):
             counts[d.name, kind] += 1
             if kind in MAY: continue
-            why = re.sub(r'0x[0-9a-f]+|[0-9]+|/\S+', '…', f'{kind}: {said}')[:120]
+            why = cause(kind, said)
             causes[d.name, why] += 1
-            if a.keep and (d.name, why) not in known and len(packed_data := zlib.compress(data(), 9)) < 6000:
+            if a.keep and (d.name, why) not in known and len(packed_data := zlib.compress(data, 9)) < 6000:
                 known.add((d.name, why))
                 new.append(dict(door=d.name, why=why, data=base64.b85encode(packed_data).decode()))
     if new: CORPUS.write_text(json.dumps(read_corpus() + new, indent=0) + '\n')
-    kinds = (*MAY, *MUST_NOT)
     if a.told: add_counts(Path(a.told), a.seed, counts)
-    print(f"{'':24}" + ''.join(f'{k:>9}' for k in kinds))
-    for name in dict.fromkeys(n for n, _ in counts):
-        print(f'{name:24}' + ''.join(f'{counts[name, k] or "":>9}' for k in kinds))
-    print(f"{'all':24}" + ''.join(f'{sum(counts[d.name, k] for d in wanted):>9}' for k in kinds))
+    show(counts)
     for (name, why), v in causes.most_common(): print(f'{v:5}  {name}: {why}')
     return any(counts[key] for key in counts if key[1] in MUST_NOT)
 
