@@ -108,6 +108,7 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     tangent_space='eeg_nets',
     deepvanet='deepvanet',
     cnn_attention='attention_fusion',
+    cnn3d_ensemble='cnn3d_ensemble',
     emonet_v1='emonet',
     emonet_v2='emonet',
     face_zero_shot_v1='emonet',
