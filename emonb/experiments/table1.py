@@ -7,7 +7,7 @@ __all__ = ['TABLE1', 'NAME', 'SMALL', 'HABIT', 'TABLE', 'Line', 'check', 'system
            'told', 'declared', 'accuracies', 'differences_to_first', 'glance', 'plot_fall', 'show_table1',
            'multiply_adds', 'costs']
 
-# %% ../../nbs/62a_table1.ipynb #3a50c95e
+# %% ../../nbs/62a_table1.ipynb #f128eae4
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from ..study.experiment import EVERY, REPLICA, Block, Experiment, Result, System
 from ..study.splits import Split
 from ..study.train import Recipe, Scaler, fit_fold, fixed_threads, is_network, predict, take
 
-# %% ../../nbs/62a_table1.ipynb #39657657
+# %% ../../nbs/62a_table1.ipynb #b94e3841
 class Line(NamedTuple):
     "A line of the table."
     system: str          # registered name of the architecture that is implemented
@@ -56,7 +56,7 @@ TABLE1 = (
     Line('eeg_power', OURS['eeg_power']),
     Line('deep_product', OURS['deep_product']))
 
-# %% ../../nbs/62a_table1.ipynb #04472596
+# %% ../../nbs/62a_table1.ipynb #cc1e7b33
 NAME = 'table1'
 SMALL = dict(DEAP.presets['paper'], folds=3, windows=3, longest=100,
              twin=dict(subjects=6, trials=30, seconds=6, fps=5, size=(160, 120)))
@@ -91,7 +91,7 @@ def systems(p:Parameters, data:Prepared) -> dict:
     "Those of the table that can be made here."
     return systems_and_lost(p, data)[0]
 
-# %% ../../nbs/62a_table1.ipynb #f4c7bb46
+# %% ../../nbs/62a_table1.ipynb #9c213643
 HABIT = 'windows, epoch chosen on the test fold'
 
 def blocks(p:Parameters, data:Prepared) -> list[Block]:
@@ -113,7 +113,7 @@ def declared(model:str) -> Experiment:
     "What 91 runs: this table where `model` asks for it, else the experiment of chapter 62."
     return TABLE if NAME in listed(model) else DEAP
 
-# %% ../../nbs/62a_table1.ipynb #f62571e3
+# %% ../../nbs/62a_table1.ipynb #32beb22a
 def _printed() -> dict:
     "What Table I prints of valence, as a share."
     table = report.published_deap()
@@ -151,7 +151,7 @@ def glance(r:Result, target:str) -> pd.DataFrame:
     return r.titled(out.assign(data=report.DATA[r.provenance]),
                     f'{r.name}, {target}: as printed, under the published habit, as it holds (accuracy of windows)')
 
-# %% ../../nbs/62a_table1.ipynb #681d7830
+# %% ../../nbs/62a_table1.ipynb #7b39a09e
 def plot_fall(r:Result, target:str):
     "Accuracy of windows of every system under each protocol, from what was printed to new people on new videos."
     acc = accuracies(r, target)
@@ -181,7 +181,7 @@ def show_table1(r:Result):
         report.show_table(glance(r, t))
         report.show_figure(plot_fall(r, t))
 
-# %% ../../nbs/62a_table1.ipynb #b8f580c0
+# %% ../../nbs/62a_table1.ipynb #f7bb6d33
 def multiply_adds(net, x:dict) -> float:
     "Multiply-adds of one window of a batch `x`; torch counts two operations each, and only what it does by itself."
     size, fast = len(next(iter(x.values()))), torch.backends.mha.get_fastpath_enabled()
