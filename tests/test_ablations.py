@@ -15,7 +15,7 @@ from emonb.models.face_net import AffectCNN
 from emonb.models.registry import entry
 from emonb.study.experiment import check_parameters
 from emonb.study.experiment import run as run_one
-from emonb.study.settled import all_looks
+from emonb.study.settled import logs, read_looks
 
 STUDIES = [(name, k) for name, studies in ABLATIONS.items() for k in studies]
 
@@ -132,4 +132,5 @@ def test_real_people_have_no_oracle_and_their_look_is_logged(tmp_path, monkeypat
     assert r.provenance == 'real' and not [m for m in t.reference.entries if m.kind == 'oracle'] and len(t.rows) == 1
     assert all(set(f.people) == {'not a development set'} for f in r.tables()[:2])
     assert 'first scored look' in ' '.join(r.told)
-    assert len(all_looks().query('changed == "ablations" and settled != ""')) == 1
+    look, = read_looks(logs()[1]).to_dict('records')
+    assert look['changed'] == 'ablations' and look['settled']
