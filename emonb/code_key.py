@@ -7,7 +7,21 @@ __all__ = ['SCOPES', 'STANDARD', 'bound_names', 'imports_of', 'Source', 'plain_t
            'check_loaded', 'source_of', 'references', 'Closure', 'live', 'text', 'untold', 'code_of', 'code_key']
 
 # %% ../nbs/01_code_key.ipynb #cell-002
-import ast, contextlib, dis, functools, hashlib, importlib, importlib.util, inspect, json, os, sys, sysconfig, textwrap, time, types
+import ast
+import contextlib
+import dis
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import sys
+import sysconfig
+import textwrap
+import time
+import types
 from pathlib import Path
 
 from .core import EmonbError
@@ -123,7 +137,9 @@ def check_loaded(module, text:str):
                              'so what runs is not what the file says; restart the kernel')
 
 def source_of(module) -> Source|None:
-    "The table of a module's file as it lies on disk, or None for a module without one. `EmonbError` if it was edited since."
+    """The table of a module's file as it lies on disk, or None for a module without one.
+
+    `EmonbError` if it was edited since."""
     path = file_of(module)
     if path is None: return None
     stat = os.stat(path)
@@ -156,6 +172,17 @@ def _module(name:str):
     if name.split('.')[0] != 'emonb': return None
     with contextlib.suppress(ImportError): return importlib.import_module(name)
 
+def _named(module) -> str: return '__main__' if module.__name__ == '__mp_main__' else module.__name__
+
+def _home(o):
+    "(module, top-level name) where a function or class of ours was defined; None for anything else."
+    f = _function(o)
+    if not isinstance(f, (type, types.FunctionType)) or not is_ours(f.__module__ or ''): return None
+    module = sys.modules.get(f.__module__)
+    if module is None: return None
+    return module, f.__qualname__ if '<' in f.__qualname__ else f.__qualname__.split('.')[0]
+
+# %% ../nbs/01_code_key.ipynb #033d3364
 class Closure:
     "`found`: 'module.name' → plain text of every definition that is reached."
     def __init__(self): self.found, self.seen = {}, []
@@ -168,9 +195,11 @@ class Closure:
         if source is None: return self.live(live, label)
         if name in source.imports and name not in source.statements:
             base, there = source.imports[name]
-            if _home(live) and getattr(_module(base), there or '', live) is not live: self.live(live)      # put there since
+            if _home(live) and getattr(_module(base), there or '', live) is not live:
+                self.live(live)      # put there since
             return self.imported(base, there, rest)
-        if name not in source.statements:                                   # given by the module's __getattr__, or not at all
+        # given by the module's __getattr__, or not at all
+        if name not in source.statements:
             given = getattr(module, name, None) if '__getattr__' in source.statements else None
             return self.live(given) if _home(given) else None
         if label in self.found: return
@@ -196,11 +225,13 @@ class Closure:
         members = list(vars(live).values()) if isinstance(live, type) else []
         for o in [live, *members]:
             code = getattr(_function(o), '__code__', None)
-            if isinstance(code, types.CodeType) and code.co_filename == '<string>': continue       # a library wrote it, as for a dataclass
+            if isinstance(code, types.CodeType) and code.co_filename == '<string>':
+                continue       # a library wrote it, as for a dataclass
             if _home(o) not in (None, (module, name)): self.live(o)
         if isinstance(nodes[0], ast.Assign) and isinstance(live, (str, int, float, tuple, type(None))):
             with contextlib.suppress(ValueError):
-                if ast.literal_eval(nodes[0].value) != live: self.found[f'{_named(module)}.{name} as it is'] = repr(live)
+                if ast.literal_eval(nodes[0].value) != live:
+                    self.found[f'{_named(module)}.{name} as it is'] = repr(live)
 
     def attribute(self, module, rest):
         "`module.rest`; a module that is handed about as a whole counts as a whole."
@@ -209,17 +240,10 @@ class Closure:
         for n in (source_of(module) or Source('', '')).statements: self.name(module, n)
 
 # %% ../nbs/01_code_key.ipynb #cell-020
-def _named(module) -> str: return '__main__' if module.__name__ == '__mp_main__' else module.__name__
-
-def _home(o):
-    "(module, top-level name) where a function or class of ours was defined; None for anything else."
-    f = _function(o)
-    if not isinstance(f, (type, types.FunctionType)) or not is_ours(f.__module__ or ''): return None
-    module = sys.modules.get(f.__module__)
-    return None if module is None else (module, f.__qualname__ if '<' in f.__qualname__ else f.__qualname__.split('.')[0])
-
 def live(self, o, label:str=''):
-    "An object: functions and classes by name where a file has them, else by their own text; containers by what is in them."
+    """Follow an object.
+
+    Functions and classes go by name where a file has them, else by their own text; containers by what is in them."""
     if isinstance(o, functools.partial): o = [o.func, *o.args, *o.keywords.values()]
     if isinstance(o, types.MethodType): o = [o.__func__, type(o.__self__)]
     if isinstance(o, dict): o = list(o.values())
@@ -237,12 +261,15 @@ def live(self, o, label:str=''):
 
 def _globals(f) -> set[str]:
     "Names that a function, or any method of a class, reads as global ones."
-    codes = [f.__code__] if hasattr(f, '__code__') else [m.__code__ for m in map(_function, vars(f).values()) if hasattr(m, '__code__')]
+    functions = [f] if hasattr(f, '__code__') else map(_function, vars(f).values())
+    codes = [m.__code__ for m in functions if hasattr(m, '__code__')]
     codes += [c for code in codes for c in _compiled(code)]
     return {i.argval for c in codes for i in dis.get_instructions(c) if i.opname in ('LOAD_GLOBAL', 'LOAD_NAME')}
 
 def text(self, f, module):
-    "A function or class that no file's top level holds: its text and what it reads, or its byte code where there is no text."
+    """Follow a function or class that no file's top level holds.
+
+    What counts is its text and what it reads, or its byte code where there is no text."""
     if any(f is s for s in self.seen): return
     self.seen.append(f)
     label = f'{_named(module)}.{f.__qualname__}'
@@ -260,7 +287,9 @@ def text(self, f, module):
         elif first in known: self.live(known[first], f'{label}: {first}')
 
 def untold(self, f, module, label:str):
-    "A function or class without a text of its own (a notebook's classes have none): byte code; bases, plain attributes and methods."
+    """Follow a function or class without a text of its own (a notebook's classes have none).
+
+    What counts is its byte code, bases, plain attributes and methods."""
     if isinstance(f, types.FunctionType):
         self.found[label] = repr(_does(f.__code__))
         return
@@ -275,11 +304,15 @@ Closure.live, Closure.text, Closure.untold = live, text, untold
 
 # %% ../nbs/01_code_key.ipynb #cell-021
 def code_of(*objects) -> dict[str, str]:
-    "'module.name' → plain text of every definition that functions, classes, partials or instances reach, in emonb and in a user's modules."
+    """'module.name' → plain text of every definition that functions, classes, partials or instances reach.
+
+    In emonb and in a user's modules."""
     closure = Closure()
     for o in objects: closure.live(o)
     return dict(sorted(closure.found.items()))
 
 def code_key(*objects) -> str:
-    "16 hex digits that change with any definition these objects reach. `EmonbError` if a file was edited after it was loaded."
+    """16 hex digits that change with any definition these objects reach.
+
+    `EmonbError` if a file was edited after it was loaded."""
     return hashlib.sha256(json.dumps(code_of(*objects)).encode()).hexdigest()[:16]

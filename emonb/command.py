@@ -7,7 +7,13 @@ __all__ = ['experiments', 'cells_of', 'subtitle', 'Parameter', 'parameters', 'he
            'given_of', 'check_out', 'run_notebook', 'listing', 'parser', 'run_command', 'main']
 
 # %% ../nbs/02_command.ipynb #cell-024
-import argparse, ast, contextlib, importlib.util, json, os, sys
+import argparse
+import ast
+import contextlib
+import importlib.util
+import json
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +30,8 @@ def experiments() -> dict[str, Path]:
 def cells_of(notebook) -> list[dict]:
     "The cells of a notebook: `cell_type`, `tags`, `source` as one text."
     cells = json.loads(Path(notebook).read_text(encoding='utf-8'))['cells']
-    return [dict(cell_type=c['cell_type'], tags=c['metadata'].get('tags', []), source=''.join(c['source'])) for c in cells]
+    return [dict(cell_type=c['cell_type'], tags=c['metadata'].get('tags', []), source=''.join(c['source']))
+            for c in cells]
 
 def subtitle(notebook) -> str:
     "What an experiment is, in one line."
@@ -90,25 +97,30 @@ def given_of(notebook,        # of the experiment
 # %% ../nbs/02_command.ipynb #cell-036
 def check_out(out:Path, notebook:Path):
     "`EmonbError` where the notebook that was run could not be written."
-    if out.suffix != '.ipynb': raise EmonbError(f'{out}: the notebook to write must end in .ipynb; parameters are given as -p <name> <value>')
-    if out.is_dir() or not out.absolute().parent.is_dir(): raise EmonbError(f'{out}: cannot be written; name a file in a folder that is there')
-    if out.exists() and out.samefile(notebook): raise EmonbError(f'{out}: this is the experiment itself; give another name to write to')
+    if out.suffix != '.ipynb':
+        raise EmonbError(f'{out}: the notebook to write must end in .ipynb; parameters are given as -p <name> <value>')
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise EmonbError(f'{out}: cannot be written; name a file in a folder that is there')
+    if out.exists() and out.samefile(notebook):
+        raise EmonbError(f'{out}: this is the experiment itself; give another name to write to')
 
 def run_notebook(notebook:Path, given:dict, out:Path):
     "Run a notebook by papermill and write it to `out`. `EmonbError` with the sentence that stopped it."
     if missing := [m for m in ('papermill', 'ipykernel') if importlib.util.find_spec(m) is None]:
-        raise EmonbError(f"{' and '.join(missing)} not installed, which running a notebook needs; pip install 'emonb[notebooks]'")
+        raise EmonbError(f"{' and '.join(missing)} not installed, which running a notebook needs; "
+                         "pip install 'emonb[notebooks]'")
     os.environ |= dict(JUPYTER_PREFER_ENV_PATH='1', PYDEVD_DISABLE_FILE_VALIDATION='1')
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
-    def plain(path): return str(path).replace('{', '{{').replace('}', '}}')        # papermill fills in what stands in braces
+    def plain(path): return str(path).replace('{', '{{').replace('}', '}}')    # papermill fills in what is in braces
     try: execute_notebook(plain(notebook), plain(out), given, kernel_name='python3', progress_bar=sys.stderr.isatty())
     except PapermillExecutionError as e:
         sentence = e.traceback[-1].removeprefix('EmonbError: ') if e.traceback else ''
         if not sentence or sentence == e.traceback[-1]: raise
         raise EmonbError(sentence) from None
     except DeadKernelError:
-        raise EmonbError('the process that ran the notebook ended at once, perhaps for lack of memory; what is finished is kept, '
+        raise EmonbError('the process that ran the notebook ended at once, perhaps for lack of memory; '
+                         'what is finished is kept, '
                          'start the same command again') from None
 
 # %% ../nbs/02_command.ipynb #cell-039
@@ -117,16 +129,22 @@ def listing() -> str:
     import emonb
     lines = [f'{name:16}{subtitle(path)}' for name, path in experiments().items()]
     models = getattr(emonb, 'list_models', list)()
-    return '\n'.join(['Experiments (emonb help <name>, emonb run <name>):', *lines, *(['', 'Models:', *models] if models else [])])
+    return '\n'.join(['Experiments (emonb help <name>, emonb run <name>):', *lines,
+                      *(['', 'Models:', *models] if models else [])])
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser('emonb', description='Experiments of emonb from a terminal.', formatter_class=argparse.RawDescriptionHelpFormatter,
+    p = argparse.ArgumentParser('emonb', description='Experiments of emonb from a terminal.',
+                                formatter_class=argparse.RawDescriptionHelpFormatter,
                                 epilog='emonb list\nemonb help loso\nemonb run loso -p dataset casme3 out.ipynb')
     p.add_argument('command', choices=['list', 'help', 'run'])
-    p.add_argument('names', nargs='*', metavar='experiment [out.ipynb]', help='out.ipynb: the notebook to write; default: <experiment>.ipynb')
-    p.add_argument('-p', '--parameters', nargs=2, action='append', default=[], metavar=('name', 'value'), help='a parameter')
-    p.add_argument('-y', '--parameters_yaml', action='append', default=[], metavar='text', help='parameters as a YAML mapping')
-    p.add_argument('-f', '--parameters_file', action='append', default=[], metavar='file', help='parameters in a YAML file')
+    p.add_argument('names', nargs='*', metavar='experiment [out.ipynb]',
+                   help='out.ipynb: the notebook to write; default: <experiment>.ipynb')
+    p.add_argument('-p', '--parameters', nargs=2, action='append', default=[], metavar=('name', 'value'),
+                   help='a parameter')
+    p.add_argument('-y', '--parameters_yaml', action='append', default=[], metavar='text',
+                   help='parameters as a YAML mapping')
+    p.add_argument('-f', '--parameters_file', action='append', default=[], metavar='file',
+                   help='parameters in a YAML file')
     return p
 
 def run_command(names, files, texts, pairs):

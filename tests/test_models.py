@@ -249,6 +249,7 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     face_kept=dict(num_classes=2, frames=2, out_dim=8),
     deep_fusion_joint=dict(num_classes=2, frames=2, **TRANSFORMER),
     deep_product=dict(drop_rate=0., num_classes=2, frames=2, **TRANSFORMER),
+    deepvanet=dict(drop_rate=0., num_classes=2, in_chans=4, length=64, hidden=8),
     ststnet=dict(num_classes=2), off_apexnet=dict(num_classes=2, hidden=16),
     flow_tokens=dict(num_classes=2, dim=16))
 NETWORKS = [n for n in registry.CHAPTERS if n in ARGUMENTS]

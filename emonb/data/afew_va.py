@@ -66,7 +66,9 @@ class AfewVaTwin:
 
 def check_twin(s:AfewVaTwin) -> AfewVaTwin:
     "The settings if they can be written, else an EmonbError."
-    if not (1 <= s.clips <= 999 and 2 <= s.frames <= 999 and s.actors >= 1): raise EmonbError(f'clips={s.clips}, frames={s.frames}, actors={s.actors}: 1 to 999 clips of 2 to 999 frames by at least one actor can be written')
+    if not (1 <= s.clips <= 999 and 2 <= s.frames <= 999 and s.actors >= 1):
+        raise EmonbError(f'clips={s.clips}, frames={s.frames}, actors={s.actors}: '
+                         '1 to 999 clips of 2 to 999 frames by at least one actor can be written')
     if min(s.size) < 96: raise EmonbError(f'size={s.size}: at least 96 pixels a side are needed for a face')
     if s.effect < 0 or s.noise < 0: raise EmonbError(f'effect={s.effect}, noise={s.noise}: both are 0 or more')
     return s
@@ -77,9 +79,11 @@ def truth_table(s:AfewVaTwin) -> pd.DataFrame:
     for k in range(s.clips):
         rng = np.random.default_rng(fold_seed(s.seed, 'clip', k))
         t = np.linspace(-1, 1, s.frames)[:, None]
-        y = np.clip(np.rint(rng.uniform(-8, 8, 2) + rng.normal(0, 2, 2)*t + rng.normal(0, 1, 2)*(t**2 - 1/3)), -LIMIT, LIMIT)
+        y = np.clip(np.rint(rng.uniform(-8, 8, 2) + rng.normal(0, 2, 2)*t + rng.normal(0, 1, 2)*(t**2 - 1/3)), -LIMIT,
+                    LIMIT)
         seen = s.effect*y/LIMIT + s.noise*rng.normal(size=y.shape)
-        rows.append(pd.DataFrame(dict(clip=f'{k + 1:03d}', actor=f'actor {k % s.actors + 1}', frame=np.arange(s.frames), valence=y[:, 0].astype(int), arousal=y[:, 1].astype(int),
+        rows.append(pd.DataFrame(dict(clip=f'{k + 1:03d}', actor=f'actor {k % s.actors + 1}', frame=np.arange(s.frames),
+                                      valence=y[:, 0].astype(int), arousal=y[:, 1].astype(int),
                                       valence_seen=seen[:, 0], arousal_seen=seen[:, 1])))
     return pd.concat(rows, ignore_index=True)
 
@@ -123,13 +127,16 @@ def write_clip(folder:Path, s:AfewVaTwin, rows:pd.DataFrame):
         picture, points = film_frame(face, row, tilt, rng)
         ok, png = cv2.imencode('.png', picture[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
         (folder/f'{row.frame:05d}.png').write_bytes(png.tobytes())
-        frames[f'{row.frame:05d}'] = dict(landmarks=points.round(3).tolist(), valence=float(row.valence), arousal=float(row.arousal))
-    (folder/f'{folder.name}.json').write_text(json.dumps(dict(actor=rows.actor.iloc[0], frames=frames, video_id=folder.name)))
+        frames[f'{row.frame:05d}'] = dict(landmarks=points.round(3).tolist(), valence=float(row.valence),
+                                          arousal=float(row.arousal))
+    (folder/f'{folder.name}.json').write_text(json.dumps(dict(actor=rows.actor.iloc[0], frames=frames,
+                                                              video_id=folder.name)))
 
 def write_afew_va(root, s:AfewVaTwin=AfewVaTwin(), label:str='writing the simulated AFEW-VA') -> Path:
     "Write a simulated AFEW-VA at `root` (new or empty). DataError when the folder holds something else."
     s, root = check_twin(s), Path(root)
-    if root.exists() and any(root.iterdir()): raise DataError(f'{root}: not empty; give the simulated AFEW-VA a folder of its own') from None
+    if root.exists() and any(root.iterdir()):
+        raise DataError(f'{root}: not empty; give the simulated AFEW-VA a folder of its own')
     truth = truth_table(s)
     root.mkdir(parents=True, exist_ok=True)
     for name, rows in progress(list(truth.groupby('clip')), label): write_clip(root/name, s, rows)
@@ -140,11 +147,14 @@ def write_afew_va(root, s:AfewVaTwin=AfewVaTwin(), label:str='writing the simula
         (root/'001/.DS_Store').write_bytes(b'\0')
     with atomic_path(root/'truth.csv') as tmp: truth.to_csv(tmp, index=False)
     files = 1 + sum(p.is_file() for p in root.rglob('*'))
-    write_json(root/MARKER, dict(dataset='afew_va', settings=json.loads(json.dumps(asdict(s))), version=VERSION, files=files))
+    write_json(root/MARKER,
+               dict(dataset='afew_va', settings=json.loads(json.dumps(asdict(s))), version=VERSION, files=files))
     return root
 
 def simulated_afew_va_root(s:AfewVaTwin=AfewVaTwin(), base=None) -> Path:
-    "The tree of these settings under `data/simulated` (or `base`), written now if it is not there. DataError for a folder that is not ours."
+    """The tree of these settings under `data/simulated` (or `base`), written now if it is not there.
+
+    DataError for a folder that is not ours."""
     return twin_root('afew_va', check_twin(s), write_afew_va, base)
 
 # %% ../../nbs/18_afew_va.ipynb #cell-016
@@ -153,9 +163,11 @@ def is_other_clip(folder) -> bool:
     return folder.is_dir() and not folder.name.startswith('.') and (folder/f'{folder.name}.json').is_file()
 
 def find_clips(root) -> tuple[dict, list]:
-    "Clip name → folder, and a list of other things that lie there. SetError when there is no clip, or one of them twice."
+    """Clip name → folder, and a list of other things that lie there.
+
+    SetError when there is no clip, or one of them twice."""
     root, found, other = Path(root), {}, []
-    if not root.is_dir(): raise SetError(f'{root}: no such folder; give the folder that holds 001 to 600') from None
+    if not root.is_dir(): raise SetError(f'{root}: no such folder; give the folder that holds 001 to 600')
     def look(folder, depth):
         try: entries = sorted(folder.iterdir())
         except OSError as e: raise SetError(f'{folder}: cannot be read ({e.strerror}); check its permissions') from e
@@ -165,13 +177,14 @@ def find_clips(root) -> tuple[dict, list]:
                     raise SetError(f'{p}: clip {name} is there twice (also {found[name]}); keep one of them')
                 found[name] = p
             elif is_other_clip(p): other.append(p)
-            elif p.is_dir() and not p.name.startswith('.') and depth < 2 and not p.name.endswith('_cropped'): look(p, depth + 1)
+            elif p.is_dir() and not p.name.startswith('.') and depth < 2 and not p.name.endswith('_cropped'):
+                look(p, depth + 1)
             elif p.name not in (MARKER, 'truth.csv'): other.append(p)
     look(root, 0)
     if not found:
         zips = sum(p.suffix.lower() == '.zip' for p in other)
         what = f"{zips} zip archives but no clip folder; unpack all 12 of them here" if zips else 'no clip folder (001 to 600) in it; is this the root of AFEW-VA?'
-        raise SetError(f'{root}: {what}') from None
+        raise SetError(f'{root}: {what}')
     return dict(sorted(found.items())), other
 
 # %% ../../nbs/18_afew_va.ipynb #cell-019
@@ -190,21 +203,27 @@ def frame_fault(frame) -> str|None:
         points = np.asarray(frame['landmarks'], np.float64)
     except (ValueError, TypeError, OverflowError): return 'landmarks are not pairs of numbers'
     if not plain <= {int, float}: return 'landmarks are not pairs of numbers'
-    if points.shape != (POINTS, 2): return f"{len(points) if points.ndim else 0} landmarks of shape {points.shape} where 68 pairs are expected"
+    if points.shape != (POINTS, 2):
+        return f"{len(points) if points.ndim else 0} landmarks of shape {points.shape} where 68 pairs are expected"
     if not (np.abs(points) < FAR).all(): return 'a landmark is NaN or infinite, or lies a million pixels away'
     if np.hypot(*np.diff(eye_centres(points), axis=0)[0]) < 2: return 'both eyes lie at one place'
     return None
 
 def read_json(path:Path) -> dict:
-    "The annotation of a clip: an object with `frames`. DataError when it is missing, damaged, without frames or of another clip."
+    """The annotation of a clip: an object with `frames`.
+
+    DataError when it is missing, damaged, without frames or of another clip."""
     try: found = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise DataError(f'{path}: the annotation is missing; copy the clip again or remove its folder') from None
+    except FileNotFoundError:
+        raise DataError(f'{path}: the annotation is missing; copy the clip again or remove its folder') from None
     except OSError as e: raise DataError(f'{path}: cannot be read ({e.strerror}); check the file') from None
     except (ValueError, RecursionError): raise DataError(f'{path}: not readable as JSON; copy the clip again') from None
-    if not isinstance(found, dict) or not isinstance(found.get('frames'), dict) or not found['frames']: raise DataError(f'{path}: no frames in it; copy the clip again') from None
+    if not isinstance(found, dict) or not isinstance(found.get('frames'), dict) or not found['frames']:
+        raise DataError(f'{path}: no frames in it; copy the clip again')
     if person_key(found.get('video_id', path.stem)) != person_key(path.stem):
         said = str(found['video_id'])[:20]
-        raise DataError(f"{path}: video_id is {said!r}, so these ratings may belong to another clip; copy the clip again")
+        raise DataError(f"{path}: video_id is {said!r}, so these ratings may belong to another clip; "
+                        "copy the clip again")
     return found
 
 # %% ../../nbs/18_afew_va.ipynb #cell-021
@@ -260,24 +279,31 @@ def read_clip(folder:Path, ledger=None) -> tuple[list, list, list]:
     ledger.left_out('frame', [f'{name}/{k}' for k in unrated], 'no annotation names it')
     used = {k for k in found['frames'] if k in pictures}
     stray = [p.name for p in sorted(folder.iterdir()) if p != file and p.stem not in used]
-    if stray: note(folder/stray[0], '', 'no annotation names this' + (f' (and {len(stray) - 1} more here)' if len(stray) > 1 else ''), 'ignored')
+    if stray:
+        note(folder/stray[0], '',
+             'no annotation names this' + (f' (and {len(stray) - 1} more here)' if len(stray) > 1 else ''), 'ignored')
     return rows, points, defects
 
 # %% ../../nbs/18_afew_va.ipynb #cell-024
 class AfewVa:
-    """AFEW-VA as published: one row of `meta` a usable frame (clip, actor, group, frame, valence, arousal), `landmarks` (N, 68, 2) px.
+    """AFEW-VA as published.
 
-    SetError for a wrong root or no usable frame; DataError at the first left-out frame with `strict`. Source: Kossaifi et al. 2017."""
+    One row of `meta` a usable frame (clip, actor, group, frame, valence, arousal), `landmarks` (N, 68, 2) px.
+
+    SetError for a wrong root or no usable frame; DataError at the first left-out frame with `strict`. Source: Kossaifi
+    et al. 2017."""
     name = 'afew_va'
 
     def __init__(self, root,
                  every:int=1,          # keep each so many-th frame of a clip
                  clips:int=0,          # only the first so many clips; 0: all
                  strict:bool=False):   # stop at the first fault instead of leaving the frame out
-        if every < 1 or clips < 0: raise EmonbError(f'every={every}, clips={clips}: every is 1 or more, clips 0 (all) or more') from None
+        if every < 1 or clips < 0:
+            raise EmonbError(f'every={every}, clips={clips}: every is 1 or more, clips 0 (all) or more')
         self.root, self.settings, self.ledger = Path(root), dict(every=every, clips=clips), Ledger()
         self.provenance, (found, other) = provenance_of(root), find_clips(root)
-        rows, points, self.defects = [], [], [dict(file=str(p), row='', defect='not a clip', action='ignored') for p in other]
+        rows, points, self.defects = [], [], [dict(file=str(p), row='', defect='not a clip', action='ignored')
+                                              for p in other]
         odd = {person_key(p.name): p for p in other if is_other_clip(p)}
         self.people = self.meet(found | odd)
         self.leave(set(odd), 'its name is not three digits')
@@ -285,16 +311,23 @@ class AfewVa:
             r, p, d = read_clip(folder, self.ledger)
             between = [f"{name}/{row['path'].stem}" for k, row in enumerate(r) if k % every]
             self.ledger.left_out('frame', between, 'not chosen')
-            rows += r[::every]; points += p[::every]; self.defects += d
+            rows += r[::every]
+            points += p[::every]
+            self.defects += d
         self.leave(set(list(found)[clips or len(found):]), 'not chosen')
         self.leave_people({row['clip'] for row in rows})
         absent = sorted({f'{k:03d}' for k in range(1, CLIPS + 1)} - set(found)) if self.provenance == 'real' else []
-        if absent: self.defects.append(dict(file=str(self.root), row='', defect=f'{len(absent)} of {CLIPS} clips are not here (first {absent[0]})', action='read without them'))
+        if absent:
+            self.defects.append(dict(file=str(self.root), row='', defect=f'{len(absent)} of {CLIPS} clips are not here '
+                                     f'(first {absent[0]})', action='read without them'))
         lost = [d for d in self.defects if d['action'].endswith('left out')]
         if lost and (strict or not rows):
             d = lost[0]
-            raise (DataError if rows else SetError)(f"{d['file']}, {d['row']}: {d['defect']}; " + ('repair it, or read with strict=False' if rows else f'no usable frame is left in {len(found)} clips, copy the set again')) from None
-        if not rows: raise SetError(f'{self.root}: no rated frame in {len(found)} clips; copy the set again') from None
+            raise (DataError if rows else SetError)(
+                f"{d['file']}, {d['row']}: {d['defect']}; "
+                + ('repair it, or read with strict=False' if rows
+                   else f'no usable frame is left in {len(found)} clips, copy the set again'))
+        if not rows: raise SetError(f'{self.root}: no rated frame in {len(found)} clips; copy the set again')
         self.meta, self.landmarks = pd.DataFrame(rows), np.stack(points)
         self.paths = self.meta.pop('path').tolist()
         self.meta['group'] = self.meta['clip'].map(self.people)
@@ -302,7 +335,9 @@ class AfewVa:
         self.sources = [*self.paths, *(f/f'{f.name}.json' for name, f in found.items() if name in used)]
 
     def meet(self, found:dict) -> dict:
-        "Write down every clip, frame and person before any is chosen; gives clip → actor's first spelling, or the clip."
+        """Write down every clip, frame and person before any is chosen.
+
+        Gives clip → actor's first spelling, or the clip."""
         actors = {name: meet_clip(folder, self.ledger) for name, folder in found.items()}
         self.defects += name_defects([a for a in actors.values() if a], self.root)
         first = dict(zip(actors, same_people([a or f'clip {name}' for name, a in actors.items()])))
@@ -339,9 +374,12 @@ class AfewVa:
         "Frame i as (H, W, 3) uint8 RGB. DataError when the file is damaged, or its eyes lie outside it."
         where = f"{self.paths[i]} (clip {self.meta.at[i, 'clip']}, frame {self.meta.frame[i]})"
         try: picture = read_color(self.paths[i])
-        except DataError as e: raise DataError(str(e).replace(str(self.paths[i]), where, 1).split(', or delete')[0]) from None
+        except DataError as e:
+            raise DataError(str(e).replace(str(self.paths[i]), where, 1).split(', or delete')[0]) from None
         (x, y), (H, W) = eye_centres(self.landmarks[i]).mean(0), picture.shape[:2]
-        if not (0 <= x < W and 0 <= y < H): raise DataError(f'{where}: the eyes lie at {x:.0f}, {y:.0f} but the picture has {W} × {H} pixels; landmarks and pictures must be of one size') from None
+        if not (0 <= x < W and 0 <= y < H):
+            raise DataError(f'{where}: the eyes lie at {x:.0f}, {y:.0f} but the picture has {W} × {H} pixels; '
+                            'landmarks and pictures must be of one size')
         return picture
 
     def fingerprint(self) -> str:
@@ -349,7 +387,9 @@ class AfewVa:
         return fingerprint(self.sources, dict(self.settings, provenance=self.provenance), self.root)
 
     def audit(self) -> pd.DataFrame:
-        "Everything that is not as it should be, and what was done about it. Damaged pictures show when they are read (chapter 22)."
+        """Everything that is not as it should be, and what was done about it.
+
+        Damaged pictures show when they are read (chapter 22)."""
         out = pd.DataFrame(self.defects, columns=['file', 'row', 'defect', 'action'])
         out['file'] = [str(Path(f).relative_to(self.root)) for f in out.file]
         return out

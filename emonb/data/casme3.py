@@ -9,11 +9,17 @@ __all__ = ['FPS', 'RATE', 'FRAMES_AT', 'TEXTS_AT', 'EMOTIONS', 'POOLED', 'CLASS_
            'read_tables', 'find_sheet', 'parse_au', 'action_units', 'units', 'CasMe3', 'audit', 'annotations']
 
 # %% ../../nbs/11_casme3.ipynb #cell-002
-import functools, os, re, unicodedata, zlib
+import functools
+import os
+import re
+import unicodedata
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2, numpy as np, pandas as pd
+import cv2
+import numpy as np
+import pandas as pd
 
 from ..code_key import code_key
 from ..core import DataError, SetError, dataset_root, fingerprint, one_of
@@ -311,7 +317,7 @@ def action_units(au,            # a Series (or list) of the `AU` column's cells
         return {'AU' + re.search(r'\d+', u)[0] for u in units} | {u for u in units if u[0].isalpha()}
     rows = [columns(cell) for cell in au]
     if names is None:
-        side = lambda n: '' if n.startswith('AU') else n[0]
+        def side(n): return '' if n.startswith('AU') else n[0]
         names = sorted(set().union(*rows), key=lambda n: (side(n), int(re.search(r'\d+', n)[0])))
     return np.array([[n in r for n in names] for r in rows], np.float32).reshape(len(rows), len(names)), list(names)
 

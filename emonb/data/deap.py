@@ -39,7 +39,8 @@ RAW = {'hEOG': ('EXG1', 'EXG2'), 'vEOG': ('EXG3', 'EXG4'), 'zEMG': ('EXG5', 'EXG
        'GSR': ('GSR1',), 'Resp': ('Resp',), 'Plet': ('Plet',), 'Temp': ('Temp',)}
 RATE, BASELINE_S, TRIAL_S, TRIALS, SUBJECTS = 128., 3, 60, 40, 32
 RATINGS = ['valence', 'arousal', 'dominance', 'liking']
-ABSENT = {'s03': [40], 's05': [40], 's14': [40], 's11': [38, 39, 40]}      # videos that were never published (Trial numbers)
+# videos that were never published (Trial numbers)
+ABSENT = {'s03': [40], 's05': [40], 's14': [40], 's11': [38, 39, 40]}
 
 # %% ../../nbs/12_deap.ipynb #cell-008
 def _text(thing) -> str:

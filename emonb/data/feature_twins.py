@@ -8,7 +8,8 @@ __all__ = ['TRIAL_S', 'WINDOW_S', 'session_table', 'smooth_path', 'feature_set',
 # %% ../../nbs/15_feature_twins.ipynb #cell-002
 from dataclasses import dataclass
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 from ..core import EmonbError, one_of
 from .recordings import Prepared
@@ -17,27 +18,35 @@ from .simulate import CORNERS, rise_and_fall, session_signals
 # %% ../../nbs/15_feature_twins.ipynb #cell-005
 TRIAL_S, WINDOW_S = 60., 4.     # a trial begins every minute; its windows follow each other without a gap
 
-def session_table(subjects:int, trials:int, windows:int, stimuli:int, classes:int, stimulus_bias:float, clock_bias:float, q) -> pd.DataFrame:
+def session_table(subjects:int, trials:int, windows:int, stimuli:int, classes:int, stimulus_bias:float,
+                  clock_bias:float, q) -> pd.DataFrame:
     "One row a window with the columns of the contract; the label belongs to the trial."
-    if stimulus_bias + clock_bias > 1: raise EmonbError(f'stimulus_bias={stimulus_bias} and clock_bias={clock_bias} are shares of the trials; they add up to more than 1') from None
-    if windows*WINDOW_S > TRIAL_S: raise EmonbError(f'windows={windows}: at most {int(TRIAL_S/WINDOW_S)} windows of {WINDOW_S:g} s fit into a trial') from None
+    if stimulus_bias + clock_bias > 1:
+        raise EmonbError(f'stimulus_bias={stimulus_bias} and clock_bias={clock_bias} are shares of the trials; '
+                         'they add up to more than 1')
+    if windows*WINDOW_S > TRIAL_S:
+        raise EmonbError(f'windows={windows}: at most {int(TRIAL_S/WINDOW_S)} windows of {WINDOW_S:g} s fit '
+                         'into a trial')
     likes, plan, rows = q.permutation(stimuli) % classes, q.permutation(np.arange(trials)//2 % classes), []
     for s in range(subjects):
         shown = np.concatenate([q.permutation(stimuli) for _ in range(-(-trials//stimuli))])[:trials]
         u, free = q.random(trials), q.integers(classes, size=trials)
         label = np.where(u < stimulus_bias, likes[shown], np.where(u < stimulus_bias + clock_bias, plan, free))
-        rows += [dict(subject=f's{s:02d}', trial=f's{s:02d}_t{k:02d}', stimulus=f'v{shown[k]:02d}', order=k, start_s=TRIAL_S*k + WINDOW_S*w, length_s=WINDOW_S, label=int(label[k]))
+        rows += [dict(subject=f's{s:02d}', trial=f's{s:02d}_t{k:02d}', stimulus=f'v{shown[k]:02d}', order=k,
+                      start_s=TRIAL_S*k + WINDOW_S*w, length_s=WINDOW_S, label=int(label[k]))
                  for k in range(trials) for w in range(windows)]
     return pd.DataFrame(rows)
 
 # %% ../../nbs/15_feature_twins.ipynb #cell-008
 def _directions(dim:int, n:int, q) -> np.ndarray:
     "n orthonormal directions in dim dimensions, (n, dim)."
-    if n > dim: raise EmonbError(f'dim={dim}: {n} classes need at least {n} dimensions') from None
+    if n > dim: raise EmonbError(f'dim={dim}: {n} classes need at least {n} dimensions')
     return np.linalg.qr(q.standard_normal((dim, n)))[0].T
 
 def smooth_path(t, dim:int, scale:float, q) -> np.ndarray:
-    "A random path through `dim` dimensions with unit variance at times `t`; times further apart than about 2 × `scale` are unrelated."
+    """A random path through `dim` dimensions with unit variance at times `t`.
+
+    Times further apart than about 2 × `scale` are unrelated."""
     w, phase = q.standard_normal((dim, 64))/scale, q.uniform(0, 2*np.pi, (dim, 64))
     return np.sqrt(2/64)*np.cos(np.asarray(t, float)[:, None, None]*w + phase).sum(-1)
 
@@ -63,13 +72,18 @@ def feature_set(subjects:int=20, trials:int=12, windows:int=3, stimuli:int=12, c
         mu = d/np.sqrt(2)*_directions(dim, classes, q)
         e = mu[y] + q.standard_normal((len(meta), dim))
         log[m] = -.5*((e[:, None] - mu)**2).sum(-1)
-        nuisance = [subject_offset*_stamp(meta.subject, dim, q), trial_stamp*_stamp(meta.trial, dim, q), stimulus_stamp*_stamp(meta.stimulus, dim, q),
+        nuisance = [subject_offset*_stamp(meta.subject, dim, q), trial_stamp*_stamp(meta.trial, dim, q),
+                    stimulus_stamp*_stamp(meta.stimulus, dim, q),
                     clock_drift*smooth_path(meta.start_s, dim, TRIAL_S, q)]
         x[m] = (e + sum(nuisance)).astype(np.float32)
-    oracle = {**{m: v.argmax(1).tolist() for m, v in log.items()}, '+'.join(effect): sum(log.values()).argmax(1).tolist()}
-    settings = dict(subjects=subjects, trials=trials, windows=windows, stimuli=stimuli, dim=dim, effect=effect, subject_offset=subject_offset, trial_stamp=trial_stamp,
-                    stimulus_stamp=stimulus_stamp, clock_drift=clock_drift, stimulus_bias=stimulus_bias, clock_bias=clock_bias, seed=seed)
-    return Prepared(x, meta, [f'class {k}' for k in range(classes)], 'simulated', dict(name='feature twin', settings=settings, oracle=oracle))
+    oracle = {**{m: v.argmax(1).tolist() for m, v in log.items()},
+              '+'.join(effect): sum(log.values()).argmax(1).tolist()}
+    settings = dict(subjects=subjects, trials=trials, windows=windows, stimuli=stimuli, dim=dim, effect=effect,
+                    subject_offset=subject_offset, trial_stamp=trial_stamp,
+                    stimulus_stamp=stimulus_stamp, clock_drift=clock_drift, stimulus_bias=stimulus_bias,
+                    clock_bias=clock_bias, seed=seed)
+    return Prepared(x, meta, [f'class {k}' for k in range(classes)], 'simulated',
+                    dict(name='feature twin', settings=settings, oracle=oracle))
 
 # %% ../../nbs/15_feature_twins.ipynb #cell-016
 @dataclass
@@ -84,7 +98,9 @@ class FeatureClips:
     effect: float            # d′ of a single frame at the apex
 
     def snr(self, w) -> np.ndarray:
-        "Signal of each clip through weights (N, T), over the noise let through, over √T: 1 if s were 1 throughout and all frames counted. (N,)"
+        """Signal of each clip through weights (N, T), over the noise let through, over √T.
+
+        1 if s were 1 throughout and all frames counted. (N,)"""
         w = np.asarray(w, float)
         return (w*self.course).sum(1)/np.linalg.norm(w, axis=1)/np.sqrt(self.mask.sum(1))
 
@@ -107,11 +123,13 @@ def feature_clips(n:int=2000, frames=12,        # clips; frames a clip, a number
                   apex_spread:float=.6,         # sd of its logarithm (.6 gives Part A's quartiles .18 and .42); 0: always there
                   seed:int=0) -> FeatureClips:
     "SIMULATED clips whose two classes differ along one direction, most at the apex."
-    if not 0 < apex < 1: raise EmonbError(f'apex={apex} is a share of the clip; give a number between 0 and 1') from None
+    if not 0 < apex < 1:
+        raise EmonbError(f'apex={apex} is a share of the clip; give a number between 0 and 1')
     q, (low, high) = np.random.default_rng(seed), np.broadcast_to(frames, 2)
-    if low < 3: raise EmonbError(f'frames={frames}: a clip that rises and falls needs at least 3') from None
+    if low < 3: raise EmonbError(f'frames={frames}: a clip that rises and falls needs at least 3')
     length = q.integers(low, high + 1, n)
-    at = np.clip(np.rint(np.clip(apex*np.exp(apex_spread*q.standard_normal(n)), .03, .97)*(length - 1)), 1, length - 2).astype(int)
+    at = np.clip(np.rint(np.clip(apex*np.exp(apex_spread*q.standard_normal(n)), .03, .97)*(length - 1)), 1,
+                 length - 2).astype(int)
     t = np.arange(high)
     mask = t < length[:, None]
     course = np.stack([rise_and_fall(t, 0, a, m - 1) for a, m in zip(at, length)])*mask
@@ -125,9 +143,12 @@ def signal_set(subjects:int=12, trials:int=12, effect:float=2.,      # d′ betw
                window=(-1., 5.),                                    # s before and after the event
                gap_s:float=8.,                                      # s from event to event
                names=('EDA', 'ECG', 'PPG'), subject_offset:float=1., seed:int=0) -> Prepared:
-    "SIMULATED windows of raw signals, x['physio'] (N, S, L) float32, around events with a known effect; info['oracle'] holds the oracle's classes."
+    """SIMULATED windows of raw signals, x['physio'] (N, S, L) float32, around events with a known effect.
+
+    Info['oracle'] holds the oracle's classes."""
     for k in names: one_of('signal', k, ('EDA', 'ECG', 'PPG', 'RSP'))
-    if not 2 <= classes <= len(CORNERS): raise EmonbError(f'classes={classes}: there are 2 to {len(CORNERS)} corners') from None
+    if not 2 <= classes <= len(CORNERS):
+        raise EmonbError(f'classes={classes}: there are 2 to {len(CORNERS)} corners')
     q, mu = np.random.default_rng(seed), effect*np.array(list(CORNERS.values())[:classes])/np.sqrt(8)
     n, lead, x, rows, evidence = round((window[1] - window[0])*rate), 10., [], [], []
     for s in range(subjects):
@@ -136,8 +157,13 @@ def signal_set(subjects:int=12, trials:int=12, effect:float=2.,      # d′ betw
         e = mu[y] + q.standard_normal((trials, 3))
         sig = session_signals(at, e, at[-1] + window[1] + 2, int(q.integers(2**31)), rate, subject_offset)
         first = np.rint((at + window[0])*rate).astype(int)
-        x.append(np.stack([[sig[k][i:i + n] for k in names] for i in first])); evidence.append(e)
-        rows += [dict(subject=f's{s:02d}', trial=f's{s:02d}_{k}', stimulus='event', order=k, start_s=float(at[k]), length_s=window[1] - window[0], label=int(y[k])) for k in range(trials)]
+        x.append(np.stack([[sig[k][i:i + n] for k in names] for i in first]))
+        evidence.append(e)
+        rows += [dict(subject=f's{s:02d}', trial=f's{s:02d}_{k}', stimulus='event', order=k, start_s=float(at[k]),
+                      length_s=window[1] - window[0], label=int(y[k])) for k in range(trials)]
     yhat = (-((np.concatenate(evidence)[:, None] - mu)**2).sum(-1)).argmax(1)
-    info = dict(name='signal twin', signals=list(names), rate=rate, settings=dict(subjects=subjects, trials=trials, effect=effect, classes=classes, window=list(window), gap_s=gap_s, seed=seed), oracle=dict(physio=yhat.tolist()))
-    return Prepared(dict(physio=np.concatenate(x).astype(np.float32)), pd.DataFrame(rows), list(CORNERS)[:classes], 'simulated', info)
+    info = dict(name='signal twin', signals=list(names), rate=rate,
+                settings=dict(subjects=subjects, trials=trials, effect=effect, classes=classes, window=list(window),
+                              gap_s=gap_s, seed=seed), oracle=dict(physio=yhat.tolist()))
+    return Prepared(dict(physio=np.concatenate(x).astype(np.float32)), pd.DataFrame(rows), list(CORNERS)[:classes],
+                    'simulated', info)

@@ -9,12 +9,15 @@ __all__ = ['RATE', 'BEFORE', 'AFTER', 'SIGNALS', 'KINDS', 'COLUMNS', 'VERSIONS',
            'second_features', 'contrast', 'permuted_within']
 
 # %% ../../nbs/13b_fmov.ipynb #cell-002
-import hashlib, io, re
+import hashlib
+import io
+import re
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 from ..core import Damaged, DataError, SetError, one_of, write_bytes, write_json
 from .numbers import numbers, read_text

@@ -327,7 +327,9 @@ def load_flow(reader:Megc2019) -> Prepared:
     "All pictures that can be read, as a `Prepared` set with the array `flow` (N, 3, 28, 28) uint8."
     pictures, keep, defects, ledger = [], [], [], reader.ledger.copy()
     for i, path in enumerate(reader.paths):
-        try: pictures.append(read_flow(path)); keep.append(i)
+        try:
+            pictures.append(read_flow(path))
+            keep.append(i)
         except DataError as e:
             if reader.strict: raise
             why = str(e).split(': ', 1)[1].split(';')[0]

@@ -7,7 +7,15 @@ __all__ = ['MOST_BYTES', 'MOST_TEXT', 'MOST_LINE', 'MOST_CELLS', 'MOST_TABLE', '
            'number', 'numbers', 'whole', 'read_text', 'read_rows', 'read_workbook', 'read_numbers']
 
 # %% ../../nbs/10c_numbers.ipynb #cell-002
-import csv, io, itertools, lzma, re, struct, warnings, zipfile, zlib
+import csv
+import io
+import itertools
+import lzma
+import re
+import struct
+import warnings
+import zipfile
+import zlib
 from pathlib import Path
 from xml.parsers import expat
 
@@ -70,11 +78,14 @@ def read_text(path, encodings=('utf-8-sig', 'latin-1')) -> str:
         except UnicodeDecodeError: pass
     raise DataError(f'{path}: is not text in {" or ".join(encodings)}; save it again as UTF-8')
 
+# %% ../../nbs/10c_numbers.ipynb #a1da2ee6
 def read_rows(path,                                  # a text file of rows
               sep:str|None=',',                      # None: the comma, semicolon or tab that is most frequent in row 1
               encodings=('utf-8-sig', 'latin-1')     # tried in this order
              ) -> list[list[str]]:
-    "Rows of a text file as lists of cells, an empty one as []. Quotes count except between tabs. `DataError` if unreadable."
+    """Rows of a text file as lists of cells, an empty one as [].
+
+    Quotes count except between tabs. `DataError` if unreadable."""
     text = read_text(path, encodings)
     sep = sep or max(',;\t', key=text.partition('\n')[0].count)
     quoting = csv.QUOTE_NONE if sep == '\t' else csv.QUOTE_MINIMAL
@@ -84,7 +95,7 @@ def read_rows(path,                                  # a text file of rows
             rows.append(row)
             cells += len(row) or 1
             if len(row) > MOST_CELLS or cells > MOST_TABLE:
-                raise DataError(f'{path}, row {len(rows)}: {len(row):,} cells, {cells:,} so far; this is not a table of rows')
+                raise DataError(f'{path}, row {len(rows)}: {len(row):,} cells, {cells:,} so far; not a table of rows')
     except csv.Error as e: raise DataError(f'{path}: is not a table of rows ({e}); fetch or save the file again') from e
     return rows
 
@@ -101,24 +112,36 @@ def _place(name:str, said:dict) -> tuple[int, int]:
     for letter in m[1][:9]: column = 26*column + ord(letter) - 64
     return int(m[2] or 0), column
 
+def _refuse_sheet(path, what:str):
+    raise DataError(f'{path}: {what}, far more than a table of annotations; '
+                    'delete what is not part of the table and save it again')
+
+class _Looked:
+    "Follows the XML of a sheet as it is parsed: how many elements there were, and the last cell's row and column."
+    def __init__(self, path): self.path, self.met, self.last = path, 0, (0, 0)
+
+    def parse(self, xml:bytes):
+        self.last = 0, 0
+        parser = expat.ParserCreate()
+        parser.StartElementHandler = self.start
+        parser.Parse(xml, True)
+
+    def start(self, name, said):
+        self.met += 1
+        self.last = row, column = tuple(map(max, self.last, _place(name, said)))
+        if self.met > MOST_ELEMENTS: _refuse_sheet(self.path, f'it has more than {MOST_ELEMENTS:,} elements')
+        if max(row, 1)*max(column, 1) > MOST_BOX:
+            _refuse_sheet(self.path, f'its last cell lies in row {row:,}, column {column:,}')
+
 def _check_xlsx(file, path):
     "`DataError` for a workbook that promises more than a table of annotations can hold."
-    def refuse(what): raise DataError(f'{path}: {what}, far more than a table of annotations; delete what is not part of the table and save it again')
+    looked = _Looked(path)
     with zipfile.ZipFile(file) as z:
         inside = z.infolist()
-        if sum(i.file_size for i in inside) > MOST_UNPACKED: refuse(f'it unpacks to more than {MOST_UNPACKED >> 20} MB')
-        met = 0
-        for part in (i for i in inside if i.filename.lower().endswith(('.xml', '.rels'))):
-            last = [0, 0]
-            def start(name, said):
-                nonlocal met
-                met += 1
-                last[:] = map(max, last, _place(name, said))
-                if met > MOST_ELEMENTS: refuse(f'it has more than {MOST_ELEMENTS:,} elements')
-                if max(last[0], 1)*max(last[1], 1) > MOST_BOX: refuse(f'its last cell lies in row {last[0]:,}, column {last[1]:,}')
-            parser = expat.ParserCreate()
-            parser.StartElementHandler = start
-            parser.Parse(z.read(part), True)
+        if sum(i.file_size for i in inside) > MOST_UNPACKED:
+            _refuse_sheet(path, f'it unpacks to more than {MOST_UNPACKED >> 20} MB')
+        for part in inside:
+            if part.filename.lower().endswith(('.xml', '.rels')): looked.parse(z.read(part))
 
 def _check_xls(data, path):
     "The same for the older form."
@@ -126,23 +149,25 @@ def _check_xls(data, path):
     book = xlrd.open_workbook(file_contents=data, ragged_rows=True, logfile=io.StringIO())
     for sheet in book.sheets():
         if sheet.nrows*max(sheet.ncols, 1) > MOST_BOX:
-            raise DataError(f'{path}: its last cell lies in row {sheet.nrows:,}, column {sheet.ncols:,}, far more than a '
-                            'table of annotations; delete what is not part of the table and save it again')
+            _refuse_sheet(path, f'its last cell lies in row {sheet.nrows:,}, column {sheet.ncols:,}')
 
+# %% ../../nbs/10c_numbers.ipynb #9d0d5001
 def _what_libraries_raise() -> tuple:
     "What openpyxl, xlrd, zipfile and the XML parser are known to raise on damaged files."
     from openpyxl.utils import exceptions
     from xlrd import XLRDError
     from xlrd.compdoc import CompDocError
     own = [e for e in vars(exceptions).values() if isinstance(e, type) and issubclass(e, Exception)]
-    return (*own, XLRDError, CompDocError, expat.ExpatError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
-            OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
-            NameError, RuntimeError, SyntaxError, MemoryError)
+    return (*own, XLRDError, CompDocError, expat.ExpatError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+            struct.error, OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+            AssertionError, NameError, RuntimeError, SyntaxError, MemoryError)
 
 def read_workbook(path,
                   header:int|None=0      # row of the names, or None: columns are numbered
                  ) -> dict:
-    "Every table of an .xlsx or .xls by sheet name, cells as the file types them. `DataError` for whatever is wrong with it."
+    """Every table of an .xlsx or .xls by sheet name, cells as the file types them.
+
+    `DataError` for whatever is wrong with it."""
     _check_size(path)
     try:
         data = Path(path).read_bytes()
@@ -161,7 +186,8 @@ def _cell_by_cell(path, sep, skip) -> np.ndarray:
         lines = itertools.islice(f, skip, None)
         while block := list(itertools.islice(lines, 100_000)):
             cells = []
-            for at, line in enumerate(block, at + 1):
+            for line in block:
+                at += 1
                 if not line.strip(): continue
                 row = line.rstrip('\n').split(sep)
                 n = n or len(row)

@@ -7,14 +7,17 @@ __all__ = ['ONE', 'NEAR', 'UNEXPLAINED', 'person_key', 'same_people', 'name_defe
            'account_rows']
 
 # %% ../../nbs/10b_people.ipynb #cell-002
-import re, unicodedata
+import re
+import unicodedata
 from collections import Counter
 
 from ..core import EmonbError
 
 # %% ../../nbs/10b_people.ipynb #cell-005
 def person_key(name) -> str:
-    "The normal form by which one person's spellings are told to be one: case, blanks, format characters and Unicode forms do not count."
+    """The normal form by which one person's spellings are told to be one.
+
+    Case, blanks, format characters and Unicode forms do not count."""
     text = unicodedata.normalize('NFKC', str(name))
     text = ''.join(c for c in text if unicodedata.category(c) != 'Cf')
     return unicodedata.normalize('NFKC', ' '.join(text.split()).casefold())
@@ -32,21 +35,27 @@ def _bare(key:str) -> str:
     return re.sub(r'0+(?=\d)', '', re.sub(r'[\W_]+', '', key))
 
 def name_defects(names, file='') -> list[dict]:
-    "What is odd about the names of people, as lines of an audit (file, row, defect, action): spellings merged, and near names kept apart."
+    """What is odd about the names of people, as lines of an audit (file, row, defect, action).
+
+    Spellings are merged, near names kept apart."""
     spellings, near = {}, {}
     for n in dict.fromkeys(map(str, names)):
         met = spellings.setdefault(person_key(n), [n])
         if n != met[0]: met.append(n)
     for key, met in spellings.items(): near.setdefault(_bare(key), []).append(met[0])
     def line(row, defect, action): return dict(file=str(file), row=row, defect=defect, action=action)
-    merged = [line(m[0], f"{ONE} {', '.join(map(repr, m))}", f'read as {m[0]!r}') for m in spellings.values() if len(m) > 1]
-    return merged + [line(m[0], f"{NEAR} {', '.join(map(repr, m))}", 'kept apart; if they are one person, give them one name') for m in near.values() if len(m) > 1]
+    merged = [line(m[0], f"{ONE} {', '.join(map(repr, m))}", f'read as {m[0]!r}')
+              for m in spellings.values() if len(m) > 1]
+    apart = 'kept apart; if they are one person, give them one name'
+    return merged + [line(m[0], f"{NEAR} {', '.join(map(repr, m))}", apart) for m in near.values() if len(m) > 1]
 
 # %% ../../nbs/10b_people.ipynb #cell-011
 UNEXPLAINED = 'no reason noted'
 
 class Ledger:
-    "What was met in the files, by unit ('person', 'trial', 'window', …), and why some of it is not in the result. The first reason given stays."
+    """What was met in the files, by unit ('person', 'trial', 'window', …), and why some of it is not in the result.
+
+    The first reason given stays."""
     def __init__(self): self.units = {}
 
     def met(self, unit:str, names):
@@ -64,18 +73,24 @@ class Ledger:
         return other
 
     def close(self, **used) -> dict:
-        "Unit → found, used, left_out (reason → number), for the names that are really in the result, a collection a unit. `EmonbError` for one that was never met."
+        """Unit → found, used, left_out (reason → number).
+
+        `used` are the names that are really in the result, a collection a unit. `EmonbError` for one never met."""
         out = {}
         for unit, names in used.items():
             names, there = set(names), self.units.get(unit, {})
-            if new := names - set(there): raise EmonbError(f'{unit} {sorted(map(str, new))[0]} is in the result but was never met in the files; this is a fault of the reader')
+            if new := names - set(there):
+                raise EmonbError(f'{unit} {sorted(map(str, new))[0]} is in the result but was never met in the files; '
+                                 'this is a fault of the reader')
             reasons = Counter(why or UNEXPLAINED for n, why in there.items() if n not in names)
             out[unit] = dict(found=len(there), used=len(names), left_out=dict(sorted(reasons.items())))
         return out
 
 # %% ../../nbs/10b_people.ipynb #cell-018
 def reason_of(sentence) -> str:
-    "The fault in a sentence about bad input, in words that many can share: without the place, the remedy, and what is quoted or counted."
+    """The fault in a sentence about bad input, in words that many can share.
+
+    Without the place, the remedy, and what is quoted or counted."""
     fault = re.sub(r'^.*?: ', '', str(sentence).split(';')[0])
     return re.sub(r"'[^']*'|\"[^\"]*\"|\d+(?:[.,]\d+)*(?:e[+-]?\d+)?", '…', fault).strip()
 
@@ -86,5 +101,6 @@ def told_names(defects) -> list[dict]:
 
 def account_rows(account:dict) -> list[dict]:
     "An account as lines of a table: unit, found, used, left_out, why."
-    return [dict(unit=u, found=a['found'], used=a['used'], left_out=sum(a['left_out'].values()), why='; '.join(f'{n} {why}' for why, n in a['left_out'].items()))
+    return [dict(unit=u, found=a['found'], used=a['used'], left_out=sum(a['left_out'].values()),
+                 why='; '.join(f'{n} {why}' for why, n in a['left_out'].items()))
             for u, a in account.items()]

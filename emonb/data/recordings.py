@@ -5,20 +5,41 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'PROVENANCE', 'MARKER', 'FORMS', 'FRAMES', 'Signals', 'Recording', 'Reader', 'provenance_of', 'check_meta',
            'check_reader', 'Prepared', 'check_finite', 'from_arrays', 'batch', 'PerSample', 'digest', 'digests',
-           'PreparedWriter', 'write_header', 'save', 'load', 'cached', 'write_array', 'add_array', 'kept_array',
-           'kept_beside']
+           'PreparedWriter', 'keep', 'finish', 'write_header', 'save', 'load', 'cached', 'write_array', 'add_array',
+           'kept_array', 'kept_beside']
 
 # %% ../../nbs/10_recordings.ipynb #cell-002
-import hashlib, os, shutil, tokenize, warnings
+import hashlib
+import os
+import shutil
+import tokenize
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
-from ..core import (DataError, Damaged, EmonbError, atomic_path, cache_dir, kept_file, note, one_of, read_sealed,
-                        reserve, set_aside, sha256_of, sweep, temporary_name, write_sealed, writing)
+from emonb.core import (
+    Damaged,
+    DataError,
+    EmonbError,
+    atomic_path,
+    cache_dir,
+    kept_file,
+    note,
+    one_of,
+    read_sealed,
+    reserve,
+    set_aside,
+    sha256_of,
+    sweep,
+    temporary_name,
+    write_sealed,
+    writing,
+)
 from .people import name_defects, same_people
 
 # %% ../../nbs/10_recordings.ipynb #cell-005
@@ -37,13 +58,18 @@ class Signals:
 @dataclass
 class Recording:
     "One clip or trial as it lies in the files."
-    meta: dict                                              # its row of the reader's table
-    frames: dict[str, list[Path|None]] = field(default_factory=dict)  # 'color', 'depth' → one path a frame; None where it is missing
-    signals: Signals|None = None                            # the whole session's signals (one object shared by its clips)
+    meta: dict                        # its row of the reader's table
+    frames: dict[str, list[Path|None]] = field(default_factory=dict)  # 'color', 'depth' → a path a frame, or None
+    signals: Signals|None = None      # the whole session's signals (one object shared by its clips)
 
 # %% ../../nbs/10_recordings.ipynb #cell-007
-COLUMNS = dict(subject='who', trial='which recording; unique within the set, shared by windows of one trial', stimulus='what was shown or done',
-               order='position in the session, from 0', start_s='start on the session clock, s', length_s='duration, s', label='index into classes')
+COLUMNS = dict(subject='who',
+               trial='which recording; unique within the set, shared by windows of one trial',
+               stimulus='what was shown or done',
+               order='position in the session, from 0',
+               start_s='start on the session clock, s',
+               length_s='duration, s',
+               label='index into classes')
 PROVENANCE = ('real', 'annotation', 'simulated')   # annotation: labels and codes of real people, without their signals
 MARKER = 'SIMULATED.json'                          # lies at the root of every tree the twin writes
 
@@ -65,33 +91,48 @@ def provenance_of(root) -> str:
 
 # %% ../../nbs/10_recordings.ipynb #cell-009
 def check_meta(meta:pd.DataFrame, classes:list, name:str='the table'):
-    "Raise `DataError` unless `meta` has every column of `COLUMNS`, a plain index and labels that are indices into `classes`."
+    "Raise `DataError` unless `meta` has all `COLUMNS`, rows numbered from 0, and labels that index `classes`."
     missing = [c for c in COLUMNS if c not in meta]
-    if missing: raise DataError(f"{name}: column {missing[0]!r} ({COLUMNS[missing[0]]}) is missing; there are {', '.join(map(str, meta.columns))}") from None
-    if not len(meta): raise DataError(f'{name}: no sample is left; check the filters and the root') from None
+    if missing:
+        raise DataError(f"{name}: column {missing[0]!r} ({COLUMNS[missing[0]]}) is missing; "
+                        f"there are {', '.join(map(str, meta.columns))}")
+    if not len(meta): raise DataError(f'{name}: no sample is left; check the filters and the root')
     if not (isinstance(meta.index, pd.RangeIndex) and meta.index.start == 0 and meta.index.step == 1):
-        raise DataError(f'{name}: rows must be numbered 0 to N−1; call .reset_index(drop=True)') from None
+        raise DataError(f'{name}: rows must be numbered 0 to N−1; call .reset_index(drop=True)')
     for c in ('subject', 'trial', 'label'):
-        if (bad := meta[c].isna()).any(): raise DataError(f'{name}, row {bad.idxmax()}: {c} is empty; fill it in or leave the row out') from None
+        if (bad := meta[c].isna()).any():
+            raise DataError(f'{name}, row {bad.idxmax()}: {c} is empty; fill it in or leave the row out')
     bad = ~meta.label.isin(range(len(classes)))
-    if bad.any(): raise DataError(f'{name}, row {bad.idxmax()}: label {meta.label[bad.idxmax()]!r} is not an index into the {len(classes)} classes {list(classes)}') from None
+    if bad.any():
+        i = bad.idxmax()
+        raise DataError(f'{name}, row {i}: label {meta.label.tolist()[i]!r} is not an index into the '
+                        f'{len(classes)} classes {list(classes)}')
 
+# %% ../../nbs/10_recordings.ipynb #d176b637
 def check_reader(reader:Reader):
     "Raise `DataError` unless `reader` keeps the contract (table, provenance, first and last recording)."
     one_of('provenance', reader.provenance, PROVENANCE)
     check_meta(reader.meta, reader.classes, reader.name)
-    if len(reader) != len(reader.meta): raise DataError(f'{reader.name}: {len(reader)} recordings but {len(reader.meta)} rows; give one row a recording') from None
+    if len(reader) != len(reader.meta):
+        raise DataError(f'{reader.name}: {len(reader)} recordings but {len(reader.meta)} rows; '
+                        'give one row a recording')
     for i in {0, len(reader)-1}:
         rec = reader[i]
-        if not rec.frames and rec.signals is None: raise DataError(f'{reader.name}, row {i}: neither frames nor signals; a recording needs one of them') from None
+        if not rec.frames and rec.signals is None:
+            raise DataError(f'{reader.name}, row {i}: neither frames nor signals; a recording needs one of them')
         lengths = {k: len(v) for k, v in rec.frames.items()}
-        if len(set(lengths.values())) > 1: raise DataError(f'{reader.name}, row {i}: modalities differ in frames, {lengths}; give one path (or None) a frame in each') from None
-        if rec.signals and (odd := set(rec.signals.values) ^ set(rec.signals.rates)): raise DataError(f'{reader.name}, row {i}: signal {sorted(odd)[0]!r} lacks its values or its rate') from None
+        if len(set(lengths.values())) > 1:
+            raise DataError(f'{reader.name}, row {i}: modalities differ in frames, {lengths}; '
+                            'give one path (or None) a frame in each')
+        if rec.signals and (odd := set(rec.signals.values) ^ set(rec.signals.rates)):
+            raise DataError(f'{reader.name}, row {i}: signal {sorted(odd)[0]!r} lacks its values or its rate')
     return reader
 
 # %% ../../nbs/10_recordings.ipynb #cell-016
-FORMS = dict(color=('uint8', 5), depth=('uint16', 5), mask=('bool', 2), apex=('int64', 1), physio=('float32', 3), bio=('float32', 3), face=('uint8', 5), face_mask=('bool', 2),
-             features=('float32', 2), color_tokens=('float16', 4), depth_tokens=('float16', 4), face_maps=('float16', 5))   # key → dtype, number of axes
+# key → dtype, number of axes
+FORMS = dict(color=('uint8', 5), depth=('uint16', 5), mask=('bool', 2), apex=('int64', 1), physio=('float32', 3),
+             bio=('float32', 3), face=('uint8', 5), face_mask=('bool', 2), features=('float32', 2),
+             color_tokens=('float16', 4), depth_tokens=('float16', 4), face_maps=('float16', 5))
 
 @dataclass
 class Prepared:
@@ -106,14 +147,19 @@ class Prepared:
         one_of('provenance', self.provenance, PROVENANCE)
         check_meta(self.meta, self.classes, self.info.get('name', 'the table'))
         self._merge_people()
-        if not self.x: raise DataError('a prepared set needs at least one array in x') from None
+        if not self.x: raise DataError('a prepared set needs at least one array in x')
         for k, a in self.x.items():
-            if len(a) != len(self.meta): raise DataError(f'{k}: {len(a)} samples but the table has {len(self.meta)} rows; give one row a sample') from None
+            if len(a) != len(self.meta):
+                raise DataError(f'{k}: {len(a)} samples but the table has {len(self.meta)} rows; give one row a sample')
             dtype, ndim = FORMS.get(k, (a.dtype.name, a.ndim))
-            if a.dtype != dtype or a.ndim != ndim: raise DataError(f'{k}: {a.dtype} with {a.ndim} axes where the contract has {dtype} with {ndim}; convert it (see the table in chapter 10)') from None
+            if a.dtype != dtype or a.ndim != ndim:
+                raise DataError(f'{k}: {a.dtype} with {a.ndim} axes where the contract has {dtype} with {ndim}; '
+                                'convert it (see the table in chapter 10)')
 
     def _merge_people(self):
-        "Names that are spellings of one person (chapter 10b) become the first of them; what was merged stands in `info['defects']`."
+        """Names that are spellings of one person (chapter 10b) become the first of them.
+
+        What was merged stands in `info['defects']`."""
         met = self.meta.subject.unique().tolist()
         names = dict(zip(met, same_people(met)))
         if len(set(names.values())) == len(met): return
@@ -131,7 +177,8 @@ class Prepared:
 
     def subset(self, rows) -> 'Prepared':
         "The samples at integer positions `rows`, renumbered."
-        return replace(self, x={k: a[rows] for k, a in self.x.items()}, meta=self.meta.iloc[rows].reset_index(drop=True))
+        return replace(self, x={k: a[rows] for k, a in self.x.items()},
+                       meta=self.meta.iloc[rows].reset_index(drop=True))
 
 # %% ../../nbs/10_recordings.ipynb #cell-018
 def check_finite(x:dict, meta:pd.DataFrame, keys=('physio', 'bio')):
@@ -141,9 +188,15 @@ def check_finite(x:dict, meta:pd.DataFrame, keys=('physio', 'bio')):
         for i, a in enumerate(x[k]):
             if not np.isfinite(a).all():
                 c = int((~np.isfinite(a)).any(-1).argmax())
-                raise DataError(f'{k}, row {i} (subject {meta.subject[i]}, trial {meta.trial[i]}), channel {c}: NaN or infinity; repair the recording or leave the sample out') from None
+                raise DataError(f'{k}, row {i} (subject {meta.subject[i]}, trial {meta.trial[i]}), channel {c}: '
+                                'NaN or infinity; repair the recording or leave the sample out')
 
 # %% ../../nbs/10_recordings.ipynb #cell-020
+def _dtype_of(key:str, a):
+    "The type that an array is kept in: the contract's; else its own, but float32 for float64."
+    if key in FORMS: return FORMS[key][0]
+    return 'float32' if np.asarray(a).dtype == np.float64 else None
+
 def from_arrays(x,                      # one array, or a dict of them, first axis = sample
                 table:pd.DataFrame,     # one row a sample
                 label:str='label',      # the column that holds the class (names or numbers)
@@ -155,18 +208,24 @@ def from_arrays(x,                      # one array, or a dict of them, first ax
     "Arrays and a table → a `Prepared` set. 64-bit floats become float32; NaN in signals is refused."
     x = dict(x) if isinstance(x, dict) else {'physio' if np.ndim(x) == 3 else 'features': x}
     for c in (label, subject):
-        if c not in table: raise DataError(f"the table has no column {c!r}; there are {', '.join(map(str, table.columns))}; name it with label= or subject=") from None
+        if c not in table:
+            raise DataError(f"the table has no column {c!r}; there are {', '.join(map(str, table.columns))}; "
+                            "name it with label= or subject=")
     meta = table.reset_index(drop=True).copy()
-    if (bad := meta[label].isna() | meta[subject].isna()).any(): raise DataError(f'the table, row {bad.idxmax()}: label or subject is empty; fill it in or leave the row out') from None
+    if (bad := meta[label].isna() | meta[subject].isna()).any():
+        raise DataError(f'the table, row {bad.idxmax()}: label or subject is empty; fill it in or leave the row out')
     classes = list(classes) if classes is not None else sorted(meta[label].unique().tolist())
     unknown = ~meta[label].isin(classes)
-    if unknown.any(): raise DataError(f'the table, row {unknown.idxmax()}: label {meta[label][unknown.idxmax()]!r} is not among {classes}') from None
+    if unknown.any():
+        i = unknown.idxmax()
+        raise DataError(f'the table, row {i}: label {meta[label][i]!r} is not among {classes}')
     said = meta[subject].astype(str)
     meta['label'], meta['subject'] = meta[label].map(classes.index), same_people(said)
     order = meta.groupby('subject').cumcount()
-    for c, v in dict(trial=[f'{s}_{o}' for s, o in zip(meta.subject, order)], stimulus='one', order=order, start_s=0., length_s=0.).items():
+    trial = [f'{s}_{o}' for s, o in zip(meta.subject, order)]
+    for c, v in dict(trial=trial, stimulus='one', order=order, start_s=0., length_s=0.).items():
         if c not in meta: meta[c] = v
-    x = {k: np.ascontiguousarray(a, FORMS[k][0] if k in FORMS else 'float32' if np.asarray(a).dtype == np.float64 else None) for k, a in x.items()}
+    x = {k: np.ascontiguousarray(a, _dtype_of(k, a)) for k, a in x.items()}
     check_finite(x, meta) if all(len(a) == len(meta) for a in x.values()) else None
     more = {'name': 'own data', **(info or {})}
     if odd := name_defects(said, 'the table'): more['defects'] = [*more.get('defects', []), *odd]
@@ -189,7 +248,9 @@ def _rows(a:np.ndarray, index:np.ndarray):
     return torch.from_numpy(np.asarray(a)).index_select(0, torch.from_numpy(index))
 
 def batch(data:Prepared, index, keys=None, device='cpu') -> dict:
-    "The samples at `index` (positions from 0) as tensors, without frames that are padding in all of them: colour and face stay uint8, mask bool, apex int64, everything else float32."
+    """The samples at `index` (positions from 0) as tensors, without frames that are padding in all of them.
+
+    Colour and face stay uint8, mask bool, apex int64, everything else float32."""
     index, keys = np.asarray(index, np.int64), tuple(keys or data.x)
     T = int(data.x['mask'][index].any(0).nonzero()[0].max()) + 1 if 'mask' in data.x else None
     return {k: _tensor(data.x[k][index, :T] if T and k in FRAMES else _rows(data.x[k], index), device) for k in keys}
@@ -250,31 +311,34 @@ class PreparedWriter:
         with writing(self.folder):
             if isinstance(error, OSError): raise error
 
-    def keep(self, rows):
-        "Leave out every sample that is not in `rows` (sorted positions)."
-        for k, a in self.x.items():
-            if len(rows) == len(a): continue
-            kept = self._mapped(f'{k}.kept', a.dtype, (len(rows), *a.shape[1:]))
-            for i in range(0, len(rows), 64): kept[i:i+64] = a[rows[i:i+64]]
-            os.replace(self.tmp/f'{k}.kept', self.tmp/f'{k}.npy')
-            self.x[k] = kept
+# %% ../../nbs/10_recordings.ipynb #f3b4bb96
+def keep(self, rows):
+    "Leave out every sample that is not in `rows` (sorted positions)."
+    for k, a in self.x.items():
+        if len(rows) == len(a): continue
+        kept = self._mapped(f'{k}.kept', a.dtype, (len(rows), *a.shape[1:]))
+        for i in range(0, len(rows), 64): kept[i:i+64] = a[rows[i:i+64]]
+        os.replace(self.tmp/f'{k}.kept', self.tmp/f'{k}.npy')
+        self.x[k] = kept
 
-    def finish(self, meta:pd.DataFrame, classes, provenance, info,
-               known:dict|None=None   # digests of arrays that were taken already
-              ) -> Prepared:
-        "Check, flush and rename into place; returns the set as it lies on disk."
-        check_finite(self.x, meta)
-        done = Prepared(self.x, meta, list(classes), provenance, info)
-        for a in self.x.values(): a.flush() if isinstance(a, np.memmap) else None
-        arrays = {**digests({k: a for k, a in self.x.items() if k not in (known or {})}), **(known or {})}
-        self.x = {}
-        done.meta.to_parquet(self.tmp/'meta.parquet')
-        write_header(self.tmp, classes=list(classes), provenance=provenance, info=done.info, arrays=arrays)
-        try: os.rename(self.tmp, self.folder)
-        except OSError:
-            if not (self.folder/'header.json').exists(): raise
-            return load(self.folder)               # another process was faster
-        return load(self.folder, check=False)      # written and hashed a moment ago
+def finish(self, meta:pd.DataFrame, classes, provenance, info,
+           known:dict|None=None   # digests of arrays that were taken already
+          ) -> Prepared:
+    "Check, flush and rename into place; returns the set as it lies on disk."
+    check_finite(self.x, meta)
+    done = Prepared(self.x, meta, list(classes), provenance, info)
+    for a in self.x.values(): a.flush() if isinstance(a, np.memmap) else None
+    arrays = {**digests({k: a for k, a in self.x.items() if k not in (known or {})}), **(known or {})}
+    self.x = {}
+    done.meta.to_parquet(self.tmp/'meta.parquet')
+    write_header(self.tmp, classes=list(classes), provenance=provenance, info=done.info, arrays=arrays)
+    try: os.rename(self.tmp, self.folder)
+    except OSError:
+        if not (self.folder/'header.json').exists(): raise
+        return load(self.folder)               # another process was faster
+    return load(self.folder, check=False)      # written and hashed a moment ago
+
+PreparedWriter.keep, PreparedWriter.finish = keep, finish
 
 # %% ../../nbs/10_recordings.ipynb #cell-036
 def write_header(folder, **header):
@@ -300,12 +364,17 @@ def _open_array(path, said:str, check:bool) -> np.memmap:
 def load(folder,
          check:bool=True     # compare every value with the header's checksums; False where that was just done
         ) -> Prepared:
-    "A set as it was saved, memory-mapped read-only. `DataError` if the folder is not one, `Damaged` if it is not what was written."
+    """A set as it was saved, memory-mapped read-only.
+
+    `DataError` if the folder is not one, `Damaged` if it is not what was written."""
     folder = Path(folder)
-    if not (folder/'header.json').exists(): raise DataError(f'{folder}: not a prepared set (it has no header.json); give the folder of one, or prepare it again')
+    if not (folder/'header.json').exists():
+        raise DataError(f'{folder}: not a prepared set (it has no header.json); '
+                        'give the folder of one, or prepare it again')
     h = read_sealed(folder/'header.json')
     table = folder/'meta.parquet'
-    if not table.exists() or sha256_of(table) != h['meta']: raise Damaged(f'{table}: damaged, not the table that was written')
+    if not table.exists() or sha256_of(table) != h['meta']:
+        raise Damaged(f'{table}: damaged, not the table that was written')
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         arrays = pool.map(lambda k: _open_array(folder/f'{k}.npy', h['arrays'][k], check), h['arrays'])
         x = dict(zip(h['arrays'], arrays))
@@ -313,13 +382,16 @@ def load(folder,
 
 # %% ../../nbs/10_recordings.ipynb #cell-031
 def cached(folder, make) -> Prepared:
-    "The set kept at `folder`, or what `make(folder)` writes there. A damaged set is set aside, with a note, and made anew."
+    """The set kept at `folder`, or what `make(folder)` writes there.
+
+    A damaged set is set aside, with a note, and made anew."""
     folder = Path(folder)
     if (folder/'header.json').exists():
         try: return load(folder)
         except Damaged as e: why = str(e)
     elif (folder/'meta.parquet').exists(): why = f'{folder}: damaged, its header.json is gone'
-    elif folder.exists() and any(folder.iterdir()): raise EmonbError(f'{folder}: not empty and not a prepared set; give a folder of its own')
+    elif folder.exists() and any(folder.iterdir()):
+        raise EmonbError(f'{folder}: not empty and not a prepared set; give a folder of its own')
     else: return make(folder)
     note(f'{why}; the set is set aside as {set_aside(folder).name} and made anew')
     return make(folder)
@@ -338,7 +410,9 @@ def add_array(folder, key:str, a:np.ndarray) -> np.memmap:
     return _open_array(folder/f'{key}.npy', digest(a), check=False)
 
 def kept_array(path, make) -> np.memmap:
-    "The array kept at `path` (.npy), checked, or written now by `make(temporary path)`. A damaged one is set aside, with a note, and made anew."
+    """The array kept at `path` (.npy), checked, or written now by `make(temporary path)`.
+
+    A damaged one is set aside, with a note, and made anew."""
     a = np.load(kept_file(path, make), mmap_mode='r')
     a.sha256 = digest(a)
     return a

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 
-import cv2, numpy as np
+import cv2
+import numpy as np
 
 from ..core import EmonbError, one_of
 
@@ -26,7 +27,10 @@ class Identity:
     brow: float           # height of the brows (negative: above the centre)
     mouth: tuple          # half width, height below the centre
     nose: float           # how far the nose stands out
-    skin: tuple; hair: tuple; shirt: tuple; wall: tuple
+    skin: tuple
+    hair: tuple
+    shirt: tuple
+    wall: tuple
     light: tuple          # unit vector from the face to the lamp
     rest: dict            # AU → intensity when nothing happens (one person's brows hang, another's mouth is parted)
 
@@ -35,10 +39,13 @@ def draw_identity(seed:int, spread:float=1.) -> Identity:
     q = np.random.default_rng([seed, 7])
     light = np.array([.12*q.normal(), -.45, .85])
     rest = {au: float(max(0, spread*.12*q.normal())) for au in (1, 4, 7, 12, 15, 25)}
-    return Identity(scale=.20*float(np.clip(1 + .06*q.normal(), .85, 1.15)), centre=(.5 + .02*q.normal(), .47 + .015*q.normal()), jaw=.80*(1 + .05*q.normal()),
-        eye=.34*(1 + .04*q.normal()), brow=-.43 + .02*q.normal(), mouth=(.27*(1 + .07*q.normal()), .59 + .02*q.normal()), nose=.22*(1 + .15*q.normal()),
+    return Identity(scale=.20*float(np.clip(1 + .06*q.normal(), .85, 1.15)),
+                    centre=(.5 + .02*q.normal(), .47 + .015*q.normal()), jaw=.80*(1 + .05*q.normal()),
+        eye=.34*(1 + .04*q.normal()), brow=-.43 + .02*q.normal(),
+                    mouth=(.27*(1 + .07*q.normal()), .59 + .02*q.normal()), nose=.22*(1 + .15*q.normal()),
         skin=tuple(np.array([218, 176, 150])*q.uniform(.72, 1)), hair=tuple(np.array([36, 28, 24])*q.uniform(.8, 2)),
-        shirt=tuple(q.uniform(30, 160, 3)), wall=(q.uniform(90, 200),)*3, light=tuple(light/np.linalg.norm(light)), rest=rest)
+        shirt=tuple(q.uniform(30, 160, 3)), wall=(q.uniform(90, 200),)*3, light=tuple(light/np.linalg.norm(light)),
+                    rest=rest)
 
 # %% ../../nbs/16_rendered_faces.ipynb #cell-008
 def blob(X, Y, x, y, sx, sy):
@@ -51,8 +58,10 @@ def height_field(who:Identity, X, Y) -> tuple[np.ndarray, np.ndarray]:
     z = who.nose*blob(X, Y, 0, .12, .13, .30) + .10*blob(X, Y, 0, .27, .20, .10) + .07*blob(X, Y, 0, .56, .28, .10)
     for side in (-1, 1):
         x = side*who.eye
-        z += .06*blob(X, Y, x, -.35, .26, .07) + .06*blob(X, Y, side*.42, .22, .22, .22) - .10*blob(X, Y, x, -.18, .20, .13)
-    return np.where(inside > 0, .75*np.sqrt(inside) + z, 0).astype(np.float32), np.clip(inside*12, 0, 1).astype(np.float32)
+        z += .06*blob(X, Y, x, -.35, .26,
+                      .07) + .06*blob(X, Y, side*.42, .22, .22, .22) - .10*blob(X, Y, x, -.18, .20, .13)
+    return np.where(inside > 0, .75*np.sqrt(inside) + z,
+                    0).astype(np.float32), np.clip(inside*12, 0, 1).astype(np.float32)
 
 def shade(z:np.ndarray, light, scale:float) -> np.ndarray:
     "Lambert brightness, 0 to 1, of a surface of height `z` (face units) seen at `scale` pixels per unit."
@@ -61,20 +70,25 @@ def shade(z:np.ndarray, light, scale:float) -> np.ndarray:
 
 # %% ../../nbs/16_rendered_faces.ipynb #cell-011
 AUS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 24, 25)     # action units that change the colour picture
-BULGES = {'brow': [(0, -.42, .45, .12)], 'nose': [(0, .10, .16, .25)], 'cheeks': [(-.42, .22, .20, .20), (.42, .22, .20, .20)], 'chin': [(0, .90, .25, .12)],
+BULGES = {'brow': [(0, -.42, .45, .12)], 'nose': [(0, .10, .16, .25)],
+          'cheeks': [(-.42, .22, .20, .20), (.42, .22, .20, .20)], 'chin': [(0, .90, .25, .12)],
           'upper lip': [(0, .44, .25, .08)], 'mouth corners': [(-.30, .58, .10, .10), (.30, .58, .10, .10)], 'lids': [(-.34, -.18, .15, .08), (.34, -.18, .15, .08)]}  # places that change the depth picture
 
 def both_sides(rest:dict, action:dict, side:str='') -> dict:
-    "AU → intensity on the person's right and left: `rest` plus `action` (if `side` is 'L' or 'R', a quarter of it on the other side)."
+    """AU → intensity on the person's right and left.
+
+    `rest` plus `action` (if `side` is 'L' or 'R', a quarter of it on the other side)."""
     one_of('side', side, ('', 'L', 'R'))
-    if unknown := sorted(set(action) - set(AUS)): raise EmonbError(f"action unit {unknown[0]} cannot be drawn; accepted: {', '.join(map(str, AUS))}") from None
+    if unknown := sorted(set(action) - set(AUS)):
+        raise EmonbError(f"action unit {unknown[0]} cannot be drawn; accepted: {', '.join(map(str, AUS))}")
     factor = {'': (1, 1), 'R': (1, .25), 'L': (.25, 1)}[side]
     return {au: tuple(rest.get(au, 0) + action.get(au, 0)*f for f in factor) for au in AUS}
 
 # %% ../../nbs/16_rendered_faces.ipynb #cell-014
 def paint(img, mask, colour, alpha:float=1.):
     "Lay `colour` over `img` (H, W, 3) in place where `mask` (H, W) is 1."
-    if alpha > 0: img += (np.asarray(colour, np.float32) - img)*(np.minimum(np.maximum(mask, 0), 1)*np.float32(alpha))[..., None]
+    if alpha > 0:
+        img += (np.asarray(colour, np.float32) - img)*(np.minimum(np.maximum(mask, 0), 1)*np.float32(alpha))[..., None]
 
 def paint_eyes(img, X, Y, who:Identity, act:dict):
     "Brows, lids, eyes and the wrinkles around them; AUs 1, 2, 4, 5, 6, 7, 9."
@@ -83,22 +97,28 @@ def paint_eyes(img, X, Y, who:Identity, act:dict):
         a, half = {au: v[s] for au, v in act.items()}, slice(None, middle) if side < 0 else slice(middle, None)
         img, X, Y = (m[:, half] for m in whole)
         x = side*(who.eye - .03*a[4])
-        u = np.clip((X - x)/.24, -1.5, 1.5); inner = .5 - .5*u*side                     # inner: 1 at the nose, 0 at the temple
+        u = np.clip((X - x)/.24, -1.5, 1.5)
+        inner = .5 - .5*u*side                     # inner: 1 at the nose, 0 at the temple
         line = who.brow - .10*a[1]*inner - .10*a[2]*(1 - inner) + .09*a[4]*(.4 + .6*inner) + .03*a[9] + .08*u**2
         paint(img, np.sqrt(np.clip(1 - np.abs(u), 0, 1))*np.exp(-((Y - line)/.045)**4), np.array(who.hair)*1.1, .9)
         x, y, up = side*who.eye, -.18, max(.02, .085*(1 + .5*a[5] - .3*a[6] - .45*a[7]))
         lid = ((X - x)/.165)**2 + ((Y - y)/up)**2
-        paint(img, (1.35 - lid)*4, dark, .6); paint(img, (1 - lid)*5, (225, 225, 225))
+        paint(img, (1.35 - lid)*4, dark, .6)
+        paint(img, (1 - lid)*5, (225, 225, 225))
         paint(img, np.clip((1 - ((X - x)**2 + (Y - y)**2)/.072**2)*4, 0, 1)*(lid < 1), (60, 45, 35))
         paint(img, np.exp(-((X - x)/.2)**2 - ((Y - y + up)/.02)**2), (25, 20, 20), .8)
-        paint(img, blob(X, Y, side*.09, -.10, .035, .10), dark, .5*min(a[9], 1.5)); paint(img, blob(X, Y, x, .04, .18, .025), dark, .4*min(a[6], 1.5))
+        paint(img, blob(X, Y, side*.09, -.10, .035, .10), dark, .5*min(a[9], 1.5))
+        paint(img, blob(X, Y, x, .04, .18, .025), dark, .4*min(a[6], 1.5))
 
 def paint_mouth(img, X, Y, who:Identity, act:dict):
     "Nostrils, lips, chin and folds; AUs 10, 12, 14, 15, 17, 20, 24, 25."
     dark, right = np.array(who.skin)*.5, X < 0
-    a = {au: np.where(right, *v).astype(np.float32) for au, v in act.items() if au in (10, 12, 14, 15)}      # may differ between the sides
-    f = {au: sum(act[au])/2 for au in (17, 20, 24, 25)}                                               # the middle of the mouth has no side
-    half = who.mouth[0]*(1 + .18*a[12] + .25*f[20] - .06*a[14]); v = X/half
+    # may differ between the sides
+    a = {au: np.where(right, *v).astype(np.float32) for au, v in act.items() if au in (10, 12, 14, 15)}
+    # the middle of the mouth has no side
+    f = {au: sum(act[au])/2 for au in (17, 20, 24, 25)}
+    half = who.mouth[0]*(1 + .18*a[12] + .25*f[20] - .06*a[14])
+    v = X/half
     y = who.mouth[1] - .10*(a[12] - a[15])*v**2 + .02 - .035*f[17] - .03*a[10]*(1 - np.abs(v))
     ends, lips = np.clip((1 - np.abs(v))*5, 0, 1), .065*max(.25, 1 - .5*f[24])
     paint(img, np.exp(-((Y - y)/lips)**4)*ends, (165, 95, 95), .85)
@@ -112,7 +132,8 @@ def paint_mouth(img, X, Y, who:Identity, act:dict):
 # %% ../../nbs/16_rendered_faces.ipynb #cell-016
 class FaceModel:
     "One rendered person in front of a colour + depth camera of `size` (width, height) pixels. Distances in mm."
-    NEAR, RELIEF, BODY, WALL = 900., 120., 960., 1600.    # tip of the ellipsoid's rim, mm per face unit of height, shoulders, wall
+    # tip of the ellipsoid's rim, mm per face unit of height, shoulders, wall
+    NEAR, RELIEF, BODY, WALL = 900., 120., 960., 1600.
 
     def __init__(self, seed:int, size:tuple=(320, 240), spread:float=1.):
         W, H = size
@@ -123,25 +144,32 @@ class FaceModel:
         self.X, self.Y = (X - self.cx)/self.scale, (Y - self.cy)/self.scale
         z, head = height_field(self.who, self.X, self.Y)
         self._draw_still(z, head)
-        self.eyes, self.mouth, self.face = self._region(-.75, .75, -.75, .12), self._region(-.62, .62, .25, 1.05), self._region(-1, 1, -1.1, 1.2)
+        self.eyes, self.mouth, self.face = self._region(-.75, .75, -.75,
+                                                        .12), self._region(-.62, .62, .25,
+                                                                           1.05), self._region(-1, 1, -1.1, 1.2)
         Xf, Yf, on = self.X[self.face], self.Y[self.face], head[self.face] > 0
         self.places = np.stack([sum(blob(Xf, Yf, *p) for p in ps)*on for ps in BULGES.values()]).astype(np.float32)
 
     def _region(self, left, right, top, bottom):
-        px = lambda v, c, n: int(np.clip(round(c + v*self.scale), 0, n))
-        return slice(px(top, self.cy, self.size[1]), px(bottom, self.cy, self.size[1])), slice(px(left, self.cx, self.size[0]), px(right, self.cx, self.size[0]))
+        def px(v, c, n): return int(np.clip(round(c + v*self.scale), 0, n))
+        return slice(px(top, self.cy, self.size[1]),
+                     px(bottom, self.cy, self.size[1])), slice(px(left, self.cx, self.size[0]),
+                                                               px(right, self.cx, self.size[0]))
 
     def _draw_still(self, z, head):
         X, Y, who = self.X, self.Y, self.who
-        img = np.empty((*X.shape, 3), np.float32); img[:] = who.wall
+        img = np.empty((*X.shape, 3), np.float32)
+        img[:] = who.wall
         neck, body = (np.abs(X) < .42) & (Y > .7) & (Y < 1.6), (X/1.9)**2 + ((Y - 2.5)/1.15)**2 < 1
-        img[neck] = np.array(who.skin)*.55; img[body] = who.shirt
+        img[neck] = np.array(who.skin)*.55
+        img[body] = who.shirt
         img[(X/(who.jaw + .12))**2 + ((Y + .28)/1.08)**2 < 1] = who.hair
         skin = (.45 + .6*shade(z, who.light, self.scale))[..., None]*np.array(who.skin, np.float32)
         soft = cv2.GaussianBlur((head > 0).astype(np.float32), (0, 0), .025*self.scale)
         img += (skin - img)*soft[..., None]
         paint(img, np.clip((-.80 + .28*X**2 - Y)/.06 + .5, 0, 1)*soft, who.hair)
-        self.still, self.distance = img, np.where(head > 0, self.NEAR - self.RELIEF*z, np.where(neck | body, self.BODY, self.WALL)).astype(np.float32)
+        self.still, self.distance = img, np.where(head > 0, self.NEAR - self.RELIEF*z,
+                                                  np.where(neck | body, self.BODY, self.WALL)).astype(np.float32)
 
     def frame(self, action:dict|None=None,  # AU → intensity, about 0 to 1
               bulge=None,                   # one number a place of BULGES: mm towards the camera
@@ -151,7 +179,8 @@ class FaceModel:
              ) -> tuple[np.ndarray, np.ndarray]:  # colour (H, W, 3) float32 RGB 0–255, distance (H, W) float32 mm
         "What an ideal camera sees, before any noise."
         act, img, mm = both_sides(self.who.rest, action or {}, side), self.still.copy(), self.distance.copy()
-        for region, painter in ((self.eyes, paint_eyes), (self.mouth, paint_mouth)): painter(img[region], self.X[region], self.Y[region], self.who, act)
+        for region, painter in ((self.eyes, paint_eyes), (self.mouth, paint_mouth)):
+            painter(img[region], self.X[region], self.Y[region], self.who, act)
         if bulge is not None: mm[self.face] -= np.tensordot(np.asarray(bulge, np.float32), self.places, 1)
         if any(shift):
             M = np.float32([[1, 0, shift[0]], [0, 1, shift[1]]])
@@ -181,8 +210,10 @@ def sensor(colour, mm, rng,              # what `FaceModel.frame` gave, and a nu
     d = np.rint(d).astype(np.uint16)
     if hole_rate:
         patchy = cv2.resize(_noise((h//8, w//8), rng), (w, h), interpolation=cv2.INTER_CUBIC)
-        edge = np.zeros((h, w), bool); edge[:, :-3] = np.abs(mm[:, 3:] - mm[:, :-3]) > 100         # the emitter's shadow
-        d[(patchy > np.quantile(patchy[::4, ::4], 1 - hole_rate/2)) | (_noise((h, w), rng) > NormalDist().inv_cdf(1 - hole_rate/2)) | edge] = 0
+        edge = np.zeros((h, w), bool)
+        edge[:, :-3] = np.abs(mm[:, 3:] - mm[:, :-3]) > 100         # the emitter's shadow
+        d[(patchy > np.quantile(patchy[::4, ::4], 1 - hole_rate/2)) | (_noise((h, w), rng) > NormalDist()
+                                                                       .inv_cdf(1 - hole_rate/2)) | edge] = 0
     return cv2.convertScaleAbs(np.maximum(c, 0)), d
 
 # %% ../../nbs/16_rendered_faces.ipynb #cell-025
@@ -196,5 +227,6 @@ def hit_rate(frames,            # RGB uint8 pictures
         boxes = net.detectMultiScale(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), 1.1, 4, minSize=(f.shape[0]//6,)*2)
         x, y, s = centres[i] if centres is not None else (0, 0, np.inf)
         on = [abs(bx + w/2 - x) < .4*s and abs(by + h/2 - y) < .6*s for bx, by, w, h in boxes]
-        found += any(on); extra += len(on) - any(on)
+        found += any(on)
+        extra += len(on) - any(on)
     return dict(pictures=len(frames), found=found, extra=extra)

@@ -11,12 +11,17 @@ __all__ = ['MODALITIES', 'QUIRKS', 'PRESETS', 'PRIORS', 'PATTERNS', 'CORNERS', '
            'frozen', 'twin_fingerprint']
 
 # %% ../../nbs/14_simulate.ipynb #cell-002
-import errno, hashlib, json, shutil
+import errno
+import hashlib
+import json
+import shutil
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import cv2, numpy as np, pandas as pd
+import cv2
+import numpy as np
+import pandas as pd
 
 from ..core import DataError, EmonbError, fold_seed, one_of, progress, write_json
 from .casme3 import CLASS_MAPS, FPS, RATE, class_names
@@ -243,7 +248,7 @@ def session_signals(onsets,              # s, on the recorder's clock
                     waveform:float=0.    # share of the evidence of skin and pulse that lies in form, not in height
                    ) -> dict[str, np.ndarray]:  # name → (S,) float64
     "ECG (mV), PPG (a.u.), EDA (µS) and RSP (a.u.) of one session with a response after each onset."
-    import neurokit2 as nk               # three seconds to import: only who simulates pays
+    import neurokit2 as nk  # three seconds to import: only who simulates pays
     q, t = np.random.default_rng(seed), np.arange(int(duration*rate))/rate
     e, seeds = np.asarray(e, float).reshape(-1, 3), np.random.default_rng([seed, 1]).integers(2**31, size=4).tolist()
     bpm = 72 + 8*spread*q.standard_normal()

@@ -11,7 +11,9 @@ __all__ = ['VERSION', 'PARTS', 'STAMP_HZ', 'STAMP_STEP', 'TWENTE', 'EXTRA', 'BDF
            'oracle_of', 'deap_windows', 'window_table', 'faces_of', 'evidence_level', 'deap_set']
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-002
-import itertools, json, struct
+import itertools
+import json
+import struct
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,8 +22,20 @@ import pandas as pd
 
 from ..core import DataError, EmonbError, atomic_path, fingerprint, fold_seed, one_of, progress, write_json
 from .deap import ABSENT, BASELINE_S, CHANNELS, EEG, RATE, RATINGS, RAW, TARGETS, binarise
-from .deap_evidence import BACK, EVIDENCE, LEFT, RHYTHMS, RIGHT, STEP, WANDER, add_rhythms, form_of
-from .deap_evidence import marks, person, wandering
+from emonb.data.deap_evidence import (
+    BACK,
+    EVIDENCE,
+    LEFT,
+    RHYTHMS,
+    RIGHT,
+    STEP,
+    WANDER,
+    add_rhythms,
+    form_of,
+    marks,
+    person,
+    wandering,
+)
 from .recordings import MARKER, Prepared
 from .rendered_faces import FaceModel
 from .twins import settings_of, twin_root
@@ -104,7 +118,9 @@ def oracle(s, truth, modalities=PARTS, videos=False):
     return pd.DataFrame({t: (known(t) > 0).astype(int) for t in ('valence', 'arousal')})
 
 def oracle_scores(s, truth):
-    """Modalities → target → share of trials the oracle decides rightly: all, each alone and, where videos leave a stamp,
+    """Modalities → target → share of trials the oracle decides rightly.
+
+    All, each alone and, where videos leave a stamp,
     one who knows them."""
     def right(m, videos=False):
         best = oracle(s, truth, m, videos)
@@ -114,7 +130,9 @@ def oracle_scores(s, truth):
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-013
 def gains(s, row):
-    "What a trial's evidence makes of its signals: alpha and beta (32,) in µV, two EMG, heart rate (1/min), conductance."
+    """What a trial's evidence makes of its signals.
+
+    Alpha and beta (32,) in µV, two EMG, heart rate (1/min), conductance."""
     alpha, beta, body = np.full(32, 3.), np.full(32, 2.), dict(emg=5., trapezius=6., heart=70., skin=0.)
     alpha[BACK] = 6.
     if s.evidence != 'waveform':
@@ -178,7 +196,9 @@ def mixed_body(s, row, g, t, rng):
                      .01 * noise[7].cumsum() / RATE**.5])
 
 def plain_body(g, rest, t, rng):
-    "The eight signals where no level and no rate is evidence: nothing in them tells one trial's seconds from another's."
+    """The eight signals where no level and no rate is evidence.
+
+    Nothing in them tells one trial's seconds from another's."""
     noise = rng.normal(size=(8, len(t)))
     def emg(k): return np.where(t < 0, rest[k], g[k])
     breath, pulse = (np.cos(wandering(1, len(t), f, RATE, rng)[0]) for f in (.25, 70 / 60))
@@ -211,7 +231,8 @@ def write_dat(path, s, rows):
         for chunk in python2_pickle(dict(data=data, labels=rows[RATINGS].to_numpy())): file.write(chunk)
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-021
-TWENTE = ('Fp1 AF3 F7 F3 FC1 FC5 T7 C3 CP1 CP5 P7 P3 Pz PO3 O1 Oz O2 PO4 P4 P8 CP6 CP2 C4 T8 FC6 FC2 F4 F8 AF4 Fp2 Fz Cz').split()
+TWENTE = ('Fp1 AF3 F7 F3 FC1 FC5 T7 C3 CP1 CP5 P7 P3 Pz PO3 O1 Oz O2 PO4 P4 P8 CP6 CP2 C4 T8 FC6 FC2 F4 F8 '
+          'AF4 Fp2 Fz Cz').split()
 EXTRA = [f'EXG{i}' for i in range(1, 9)] + ['GSR1', 'GSR2', 'Erg1', 'Erg2', 'Resp', 'Plet', 'Temp']
 BDF_RATE, PAUSE_S, FIXATION_S, AFTER_S = 512, 3, 5, 3
 
@@ -405,10 +426,13 @@ def oracle_of(root, trials, modalities=PARTS) -> dict:
 
 # %% ../../nbs/17_simulate_deap.ipynb #cell-039
 def deap_windows(s, target='valence', face=False):
-    """SIMULATED prepared windows of the twin `s`: all seconds of all trials, as its .dat files hold them (baseline off).
+    """SIMULATED prepared windows of the twin `s`.
 
-    x['bio'] (N, 40, 128) in the files' units; with `face` also x['face'] (N, 5, 3, 64, 64) and x['mask'] (N, 5). meta has
-    high_valence, high_arousal, `window` and `oracle`: the best decision on the trial, by all modalities with an effect."""
+    All seconds of all trials, as its .dat files hold them (baseline off).
+
+    x['bio'] (N, 40, 128) in the files' units; with `face` also x['face'] (N, 5, 3, 64, 64) and x['mask'] (N, 5). meta
+    has high_valence, high_arousal, `window` and `oracle`: the best decision on the trial, by all modalities with an
+    effect."""
     one_of('target', target, TARGETS)
     truth, W = truth_table(check_twin(s)), s.seconds
     bio = np.empty((len(truth), W, len(CHANNELS), int(RATE)), np.float32)
@@ -476,12 +500,14 @@ def evidence_level(s, truth):
 def deap_set(subjects=8, trials=20, windows=6, effect=1., trial_stamp=0., stimulus_stamp=0., subject_offset=0.,
              clock_drift=0., stimulus=0., target='valence', face=False, seed=0, gain=.25, length=128, evidence='level',
              person_gain=0.):
-    """SIMULATED prepared windows: x['bio'] (N, 40, length); with `face` also x['face'] (N, 5, 3, 64, 64), x['mask'] (N, 5).
+    """SIMULATED prepared windows: x['bio'] (N, 40, length).
 
-    effect: one number or {'eeg', 'peripheral', 'face'} (standard deviations of the evidence); stamps, offset and drift in
-    the same unit as the noise of the evidence. evidence: 'level' (unit noise plus `gain` levels), or 'power' or 'waveform'
-    as in `deap_windows`, where `person_gain` counts and `subject_offset` is the body's. meta has high_valence,
-    high_arousal, `window`, and `oracle` (the best decision on the trial, all given modalities)."""
+    With `face` also x['face'] (N, 5, 3, 64, 64), x['mask'] (N, 5).
+
+    effect: one number or {'eeg', 'peripheral', 'face'} (standard deviations of the evidence); stamps, offset and drift
+    in the same unit as the noise of the evidence. evidence: 'level' (unit noise plus `gain` levels), or 'power' or
+    'waveform' as in `deap_windows`, where `person_gain` counts and `subject_offset` is the body's. meta has
+    high_valence, high_arousal, `window`, and `oracle` (the best decision on the trial, all given modalities)."""
     one_of('target', target, TARGETS)
     one_of('evidence', evidence, ('level', 'power', 'waveform'))
     parts = effect if isinstance(effect, dict) else dict.fromkeys(PARTS, float(effect))

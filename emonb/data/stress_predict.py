@@ -11,7 +11,8 @@ __all__ = ['RATES', 'SIGNALS', 'UNITS', 'LABELS', 'CLASSES', 'TASKS', 'EARLIEST'
 import re
 from pathlib import Path
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 from ..core import DataError, EmonbError, SetError
 from .numbers import number, numbers, read_rows, read_text, whole
@@ -19,18 +20,22 @@ from .people import Ledger, name_defects, person_key, reason_of
 from .recordings import Recording, Signals, provenance_of
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-006
-RATES  = dict(EDA=4., BVP=64., HR=1., TEMP=4.)              # Hz: skin conductance, pulse wave, the device's heart rate, skin temperature
+# Hz: skin conductance, pulse wave, the device's heart rate, skin temperature
+RATES  = dict(EDA=4., BVP=64., HR=1., TEMP=4.)
 SIGNALS = list(RATES)
 UNITS  = dict(EDA='µS', BVP='a.u.', HR='beats/min', TEMP='°C')
 LABELS = 'Improved_All_Combined_hr_rsp_binary.csv'
 CLASSES = ['rest', 'stress']                                # the table's Label 0 and 1
-TASKS  = ['baseline', 'stroop', 'relax_1', 'interview', 'relax_2', 'hyperventilation', 'recovery']   # the fixed order; every second one is stress
+# the fixed order; every second one is stress
+TASKS  = ['baseline', 'stroop', 'relax_1', 'interview', 'relax_2', 'hyperventilation', 'recovery']
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-007
 EARLIEST, LATEST = 1e9, 1e10      # plausible starts, s since 1970: 2001 to 2286
 
 def read_head(path, rate:float) -> float:
-    "Start of an E4 file in s since 1970. `DataError` if a header row is missing, the start implausible, the rate not `rate`."
+    """Start of an E4 file in s since 1970.
+
+    `DataError` if a header row is missing, the start implausible, the rate not `rate`."""
     try:
         with open(path, encoding='utf-8', errors='replace') as f: head = [f.readline(1000).strip() for _ in range(2)]
     except FileNotFoundError as e:
@@ -58,7 +63,8 @@ def read_signal(path, rate:float) -> tuple[float, np.ndarray]:
     return start, x
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-010
-NEEDED = {'Participant': (0, 9999, 'a whole number'), 'Time(sec)': (0, LATEST, 'a whole number'), 'Label': (0, 1, '0 or 1')}
+NEEDED = {'Participant': (0, 9999, 'a whole number'), 'Time(sec)': (0, LATEST, 'a whole number'),
+          'Label': (0, 1, '0 or 1')}
 LONGEST = 86400      # s: no session lasts a day
 
 def _label_columns(path) -> tuple[dict, np.ndarray]:
@@ -78,12 +84,15 @@ def _label_columns(path) -> tuple[dict, np.ndarray]:
     return {c: [r[head.index(c)] for _, r in filled] for c in NEEDED}, np.array([k for k, _ in filled], int)
 
 def read_labels(path) -> pd.DataFrame:
-    "The label table: subject ('S02'), second (since 1970, int), label (0/1), in the file's order. `SetError` names a missing column, `DataError` a bad row."
+    """The label table: subject ('S02'), second (since 1970, int), label (0/1), in the file's order.
+
+    `SetError` names a missing column, `DataError` a bad row."""
     cells, row = _label_columns(path)
     for c, (lo, hi, expected) in NEEDED.items():
         ok = whole(cells[c], lo, hi)
         bad = int(ok.argmin()) if len(ok) else 0
-        if not ok.all(): raise DataError(f"{path}, row {row[bad]}: {c} is {cells[c][bad][:20]!r}; {expected} is expected")
+        if not ok.all():
+            raise DataError(f"{path}, row {row[bad]}: {c} is {cells[c][bad][:20]!r}; {expected} is expected")
     who, second, label = (numbers(cells[c]).astype(int) for c in NEEDED)
     out = pd.DataFrame(dict(subject=[f'S{p:02d}' for p in who], second=second, label=label))
     step = out.groupby('subject').second.diff()
@@ -97,17 +106,24 @@ def read_labels(path) -> pd.DataFrame:
     return out
 
 def segments(labels:pd.DataFrame) -> pd.DataFrame:
-    "Runs of one label within one subject: subject, segment (from 0), task, label, second (start), seconds. Tasks are named only where the seven alternate as designed."
+    """Runs of one label within one subject: subject, segment (from 0), task, label, second (start), seconds.
+
+    Tasks are named only where the seven alternate as designed."""
     new = (labels.subject != labels.subject.shift()) | (labels.label != labels.label.shift())
-    s = labels[new].assign(seconds=labels.groupby(new.cumsum()).second.agg(lambda t: t.iloc[-1] - t.iloc[0] + 1).to_numpy())
+    s = labels[new].assign(seconds=labels.groupby(new.cumsum()).second.agg(lambda t: t.iloc[-1] - t.iloc[0] + 1)
+                           .to_numpy())
     s['segment'] = s.groupby('subject').cumcount()
-    designed = (s.groupby('subject').segment.transform('max') == len(TASKS) - 1) & (s.groupby('subject').label.transform('first') == 0)
+    designed = (s.groupby('subject').segment.transform('max') == len(TASKS) - 1) & (
+        s.groupby('subject').label.transform('first') == 0)
     s['task'] = [TASKS[k] if d else f'segment_{k}' for k, d in zip(s.segment, designed)]
     return s[['subject', 'segment', 'task', 'label', 'second', 'seconds']].reset_index(drop=True)
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-013
 class StressPredict:
-    "Reader of the Stress-Predict set. `SetError` for a wrong or empty root, or a subject asked for that has no labels or folder; `DataError` for a damaged label table."
+    """Reader of the Stress-Predict set.
+
+    `SetError` for a wrong or empty root, or a subject asked for that has no labels or folder; `DataError` for a damaged
+    label table."""
     name, classes = 'stress_predict', CLASSES
 
     def __init__(self,
@@ -118,7 +134,8 @@ class StressPredict:
                  strict:bool=False            # stop at the first person whose files cannot be used
                 ):
         self.root = Path(root)
-        if not (window_s > 0 and (step_s is None or step_s > 0)): raise EmonbError(f'window_s={window_s} and step_s={step_s} must be above 0')
+        if not (window_s > 0 and (step_s is None or step_s > 0)):
+            raise EmonbError(f'window_s={window_s} and step_s={step_s} must be above 0')
         self.window_s, self.step_s = float(window_s), float(step_s or window_s)
         self.folders, self._twice, self.label_file = self._find()
         self.provenance, labels = provenance_of(self.root), read_labels(self.label_file)
@@ -131,20 +148,24 @@ class StressPredict:
         self.segments['start_s'] = self.segments.second - self.segments.subject.map(zero)
         self.sources = [self.label_file, *(self.folders[s]/f'{k}.csv' for s in self.subjects for k in RATES)]
         rows = [r for s in self.subjects for r in self._windows(s, by_subject[s])]
-        self.meta = pd.DataFrame(rows, columns=['subject', 'trial', 'stimulus', 'order', 'start_s', 'length_s', 'label'])
+        self.meta = pd.DataFrame(rows,
+                                 columns=['subject', 'trial', 'stimulus', 'order', 'start_s', 'length_s', 'label'])
         if not rows:
             raise SetError(f'{self.label_file}: no window of {self.window_s:g} s can be used{self._first_reasons()}; '
                            'give a shorter window_s or repair the files')
 
     def _find(self):
         "Folders by subject, further folders of the same subject, and the label table, flat or as published."
-        if not self.root.is_dir(): raise SetError(f'{self.root}: no such folder; give the root of Stress-Predict (see data/README.md)')
+        if not self.root.is_dir():
+            raise SetError(f'{self.root}: no such folder; give the root of Stress-Predict (see data/README.md)')
         found, twice, first = {}, [], {}
         for p in (p for base in (self.root, self.root/'Raw_data') if base.is_dir() for p in sorted(base.iterdir())):
             if not (p.is_dir() and re.fullmatch(r's ?\d+', person_key(p.name))): continue
             if person_key(p.name) in first: twice.append(p)
             else: found[first.setdefault(person_key(p.name), p.name)] = p
-        if not found: raise SetError(f'{self.root}: no subject folder S01, S02, … in it; give the folder that holds them (see data/README.md)')
+        if not found:
+            raise SetError(f'{self.root}: no subject folder S01, S02, … in it; '
+                           'give the folder that holds them (see data/README.md)')
         for p in (self.root/LABELS, self.root/'Processed_data'/LABELS):
             if p.is_file(): return found, twice, p
         raise SetError(f'{self.root/LABELS}: no such file; the labels of all subjects are in it (see data/README.md)')
@@ -154,8 +175,12 @@ class StressPredict:
         names, spelled = sorted(labelled), {person_key(s): s for s in labelled}
         self.folders = {spelled.get(person_key(s), s): p for s, p in self.folders.items()}
         for s in subjects or []:
-            if s not in labelled: raise SetError(f'{self.label_file}: subject {s} has no labels; there are {names[0]} to {names[-1]} ({len(names)} subjects)')
-            if s not in self.folders: raise SetError(f'{self.root/s}: no such folder, though the label table names that subject; fetch it, or choose others with subjects=')
+            if s not in labelled:
+                raise SetError(f'{self.label_file}: subject {s} has no labels; '
+                               f'there are {names[0]} to {names[-1]} ({len(names)} subjects)')
+            if s not in self.folders:
+                raise SetError(f'{self.root/s}: no such folder, though the label table names that subject; '
+                               'fetch it, or choose others with subjects=')
         return list(dict.fromkeys(subjects or names))
 
     def __len__(self): return len(self.meta)
@@ -172,14 +197,19 @@ def units(self, meta:pd.DataFrame) -> dict:
     return dict(person=list(meta.subject), trial=list(meta.trial), window=windows)
 
 def _usable(self, chosen, parts, labels, strict) -> list:
-    "The chosen subjects whose files can be opened; everybody else is written into the ledger with all that the labels promise of them."
+    """The chosen subjects whose files can be opened.
+
+    Everybody else is written into the ledger with all that the labels promise of them."""
     self.ledger.met('person', [*labels, *self.folders])
     self.ledger.left_out('person', [s for s in self.folders if s not in labels], 'no labels')
     self.ledger.met('trial', [f'{r.subject}_{r.segment}' for r in parts.itertuples()])
     good = []
     for s in labels:
         try:
-            if s in chosen: self._starts(s); good.append(s); continue
+            if s in chosen:
+                self._starts(s)
+                good.append(s)
+                continue
         except DataError as e:
             if strict: raise
             self._damaged[s] = e
@@ -213,7 +243,9 @@ def _starts(self, subject:str) -> tuple[dict, float, float]:
                        'fetch it, or choose others with subjects=')
     starts = {k: read_head(self.folders[subject]/f'{k}.csv', r) for k, r in RATES.items()}
     first, last = min(starts.values()), float(np.ceil(max(starts.values())))
-    if last - first > 60: raise DataError(f"{self.folders[subject]}: the four files begin {last - first:.0f} s apart; they are not of one session, fetch them again")
+    if last - first > 60:
+        raise DataError(f"{self.folders[subject]}: the four files begin {last - first:.0f} s apart; "
+                        "they are not of one session, fetch them again")
     return starts, first, last
 
 def session(self, subject:str) -> Signals:
@@ -222,7 +254,9 @@ def session(self, subject:str) -> Signals:
     if subject not in self._sessions:
         starts, first, begin = self._starts(subject)
         try: values = {k: read_signal(self.folders[subject]/f'{k}.csv', RATES[k])[1] for k in SIGNALS}
-        except DataError as e: self._damaged[subject] = e; raise
+        except DataError as e:
+            self._damaged[subject] = e
+            raise
         values = {k: x[int(round((begin - starts[k])*RATES[k])):] for k, x in values.items()}
         self._sessions[subject] = Signals(values, {k: RATES[k] for k in values}, begin - first, self.folders[subject])
     return self._sessions[subject]
@@ -239,7 +273,8 @@ def _windows(self, subject:str, labels:pd.DataFrame) -> list:
     end = {k: starts[k] + (_count_rows(self.folders[subject]/f'{k}.csv') - 2)/r for k, r in RATES.items()}
     shortest = min(end, key=end.get)
     zero = int(labels.second.iloc[0])
-    by_second = np.full(int(labels.second.iloc[-1]) - zero + 1, -1); by_second[labels.second.to_numpy() - zero] = labels.label
+    by_second = np.full(int(labels.second.iloc[-1]) - zero + 1, -1)
+    by_second[labels.second.to_numpy() - zero] = labels.label
     mine = self.segments[self.segments.subject == subject]
     seconds, segment, tasks = mine.second.to_numpy(), mine.segment.tolist(), mine.task.tolist()
     t, rows, k = max(begin, float(zero)), [], 0
@@ -247,7 +282,8 @@ def _windows(self, subject:str, labels:pd.DataFrame) -> list:
         self._drop(subject, early - first, 'signals begin after it', 'not recorded')
     while t + self.window_s <= zero + len(by_second):
         inside = by_second[int(np.floor(t)) - zero:int(np.ceil(t + self.window_s)) - zero]
-        why = ('a second without label' if inside.min() < 0 else 'labels change within' if inside.min() != inside.max() else
+        why = ('a second without label' if inside.min() < 0 else 'labels change within' if inside.min() != inside.max()
+               else
                f'{shortest} ends before it' if end[shortest] < t + self.window_s else None)
         if why: self._drop(subject, t - first, why, 'not recorded' if why.endswith('ends before it') else why)
         else:
@@ -269,7 +305,8 @@ def _account(self, parts, rows, begin:float, end:float):
     out = (parts.second < begin) | (parts.second + parts.seconds > end)
     self.ledger.left_out('trial', [f'{r.subject}_{r.segment}' for r in parts[out].itertuples()], 'not recorded')
     self.ledger.left_out('trial', [f'{r.subject}_{r.segment}' for r in parts.itertuples()], 'no window lies within')
-    if not rows: self.ledger.left_out('person', parts.subject, 'not recorded' if out.all() else 'no window of one label')
+    if not rows:
+        self.ledger.left_out('person', parts.subject, 'not recorded' if out.all() else 'no window of one label')
 
 def _count_rows(path) -> int:
     "Number of rows of a text file, the last one with or without its newline."
@@ -301,7 +338,9 @@ def audit(self) -> pd.DataFrame:
 def _subject_oddities(self, s:str, rel) -> list:
     "Lines of the audit about one subject's files: starts, tags, no window."
     out, (_, first, begin) = [], self._starts(s)
-    if begin > first: out.append((rel(self.folders[s]), None, f'files begin {begin - first:g} s apart', f'first {begin - first:g} s left out'))
+    if begin > first:
+        out.append((rel(self.folders[s]), None, f'files begin {begin - first:g} s apart',
+                    f'first {begin - first:g} s left out'))
     if (t := self.folders[s]/f'tags_{s}.csv').is_file():
         tags = numbers(read_text(t).split())
         for i in np.flatnonzero(~((tags >= first) & (tags <= first + 2*3600))):
@@ -314,12 +353,16 @@ StressPredict.audit, StressPredict.names_met = audit, names_met
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-038
 def clock_blocks(meta:pd.DataFrame, edges_min) -> pd.DataFrame:
-    "For blocks of time with inner boundaries `edges_min` (minutes since the start): windows, share of class 1, subjects with any window and with every class of the table."
+    """For blocks of time with inner boundaries `edges_min` (minutes since the start).
+
+    Windows, share of class 1, subjects with any window and with every class of the table."""
     edges = np.r_[-np.inf, np.sort(np.asarray(edges_min, float)), np.inf]
     block = np.digitize(meta.start_s/60, edges[1:-1])
     rows = []
     for b in range(len(edges) - 1):
         m = meta[block == b]
-        rows.append(dict(block=b, from_min=edges[b], to_min=edges[b+1], windows=len(m), share_of_1=float((m.label == 1).mean()) if len(m) else np.nan,
-                         subjects=m.subject.nunique(), subjects_with_all_classes=int((m.groupby('subject').label.nunique() == meta.label.nunique()).sum())))
+        rows.append(dict(block=b, from_min=edges[b], to_min=edges[b+1], windows=len(m),
+                         share_of_1=float((m.label == 1).mean()) if len(m) else np.nan,
+                         subjects=m.subject.nunique(), subjects_with_all_classes=int(
+                             (m.groupby('subject').label.nunique() == meta.label.nunique()).sum())))
     return pd.DataFrame(rows)

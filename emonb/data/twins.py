@@ -7,7 +7,10 @@ __all__ = ['AGAIN', 'is_whole', 'twin_root', 'find_set', 'has_truth', 'read_mark
            'check_named']
 
 # %% ../../nbs/10d_twins.ipynb #cell-002
-import io, json, re, shutil
+import io
+import json
+import re
+import shutil
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -21,7 +24,9 @@ from .recordings import MARKER, provenance_of
 
 # %% ../../nbs/10d_twins.ipynb #cell-004
 def is_whole(root, settings:dict) -> bool:
-    "Whether the twin at `root` was drawn with these settings and has all its files. `DataError` for a folder that is not a twin."
+    """Whether the twin at `root` was drawn with these settings and has all its files.
+
+    `DataError` for a folder that is not a twin."""
     if not root.exists(): return False
     try: mark = json.loads((root/MARKER).read_text())
     except (OSError, ValueError, RecursionError) as e:
@@ -65,14 +70,16 @@ def find_set(dataset:str,         # 'casme3', 'deap', …: the folder's name und
     if path.is_dir() and any(not f.name.startswith('.') for f in path.iterdir()):
         simulated = provenance_of(path) == 'simulated'
         if source == 'real' and simulated:
-            raise SetError(f'{path}: this is the simulated twin (it holds {MARKER}), but source=real was asked for; give the root of the real set')
+            raise SetError(f'{path}: this is the simulated twin (it holds {MARKER}), but source=real was asked for; '
+                           'give the root of the real set')
         if source == 'simulated' and not simulated:
             raise SetError(f'{path}: not a simulated twin (no {MARKER}); leave root empty to have one written')
         return path
     get = f'{apply} and put its files there as data/README.md shows'
     if included and not root: return included
     if asked: raise SetError(f'{path}: the folder is empty; {get}')
-    if source == 'real': raise SetError(f'{path}: {dataset} is not there; {get}, or run the twin with -p source simulated')
+    if source == 'real':
+        raise SetError(f'{path}: {dataset} is not there; {get}, or run the twin with -p source simulated')
     return None
 
 # %% ../../nbs/10d_twins.ipynb #cell-010
@@ -112,7 +119,8 @@ def read_truth_table(path,        # the truth of a simulated set
                      **how        # for `pandas.read_csv`
                     ) -> pd.DataFrame:
     "A truth that was written with a twin. `DataError` where it is missing or not as it was written."
-    def refuse(why, e=None): raise DataError(f'{path}: the truth of this simulated set is damaged ({why}); {AGAIN}') from e
+    def refuse(why, e=None):
+        raise DataError(f'{path}: the truth of this simulated set is damaged ({why}); {AGAIN}') from e
     text = read_text(path, ('utf-8',))
     if re.search('[0-9.][eE][+-]?[0-9]{4}', text): refuse('it holds a number that none can be')
     try: truth = pd.read_csv(io.StringIO(text), **how)

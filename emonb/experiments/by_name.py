@@ -33,7 +33,9 @@ def experiment_of(name:str) -> Experiment:
 
 # %% ../../nbs/64_by_name.ipynb #cell-014
 def given_for(e:Experiment, given:dict) -> dict:
-    "What of these parameters is not at its default, for the declaration. `EmonbError` for one that does not go with it."
+    """What of these parameters is not at its default, for the declaration.
+
+    `EmonbError` for one that does not go with it."""
     changed = {k: v for k, v in given.items() if k not in ('dataset', 'options') and v != PARAMETERS[k][0]}
     for k, v in changed.items():
         if k not in e.table: raise EmonbError(f'{k}={v} does not go with dataset={e.name}; leave {k} out')

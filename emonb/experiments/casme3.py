@@ -20,8 +20,17 @@ from ..core import EmonbError, Parameters, fingerprint, listed, one_of
 from ..data.casme3 import CasMe3, annotations
 from ..data.recordings import Prepared, kept_beside, write_array
 from ..data.simulate import Casme3Twin, oracle, simulated_root
-from .own_set import (COMMON, EFFECT, TITLES, check_asked, in_sentences, named_system, read_by,
-                                       systems_of, training)
+from emonb.experiments.own_set import (
+    COMMON,
+    EFFECT,
+    TITLES,
+    check_asked,
+    in_sentences,
+    named_system,
+    read_by,
+    systems_of,
+    training,
+)
 from ..models.backbones import color_chans, extract_tokens, token_key
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.guided_attention import readings as READINGS
@@ -44,7 +53,8 @@ OPTIONS = dict(   # name → (default, accepted values or None, help); what each
     apex=(AUTO, (AUTO, 'spotted', 'annotated', 'centre'),
           'by chapter 24, by the sheet of Part A (spotted where it has none), or the centre; auto: annotated on Part A, '
           'spotted on Part C'),
-    color_mode=(AUTO, (AUTO, *color_chans, 'flow'), 'latent_emotion: the frame, its change since the onset, both, or pictures of what '
+    color_mode=(AUTO, (AUTO, *color_chans, 'flow'),
+                'latent_emotion: the frame, its change since the onset, both, or pictures of what '
                                                     'moved (chapter 23b); auto: the '
                                             'frame for ImageNet weights, the change for random ones'),
     reading=(READINGS[0], READINGS, 'of guided attention, see chapter 33'),
@@ -162,7 +172,8 @@ def model_of(p:Parameters, reader:CasMe3) -> dict:
     if alone and (alone == models and mods != physio or 'physio' not in mods):
         raise EmonbError(f'model={alone[0]} reads physiology only; leave modalities out, '
                          f"or use model=latent_emotion for {','.join(mods)}")
-    if {'latent_emotion', 'latent_emotion_literal'} & set(models) or {'color', 'depth'} & set(mods): reader.need_frames()
+    if {'latent_emotion', 'latent_emotion_literal'} & set(models) or {'color', 'depth'} & set(mods):
+        reader.need_frames()
     if 'physio' in mods: reader.need_signals()
     return dict(model=','.join(models), modalities=mods)
 
@@ -298,7 +309,9 @@ def truth_of(p:Parameters, data:Prepared) -> dict:
 
 # %% ../../nbs/60_casme3_experiment.ipynb #cell-036
 def blocks(p:Parameters, data:Prepared) -> list:
-    """The protocols asked for; auto: loso, and what blocks the stimulus where it varies. Of networks, stimuli and people
+    """The protocols asked for; auto: loso, and what blocks the stimulus where it varies.
+
+    Of networks, stimuli and people
     are crossed by groups (at most 5 of the one, 10 of the other): in Part A 50 folds in the place of 327."""
     more = ['leave_stimulus_out', 'stimulus_x_subject'] if data.meta.stimulus.nunique() > 1 else []
     groups = {f'{c}_groups': min(n, data.meta[c].nunique()) for c, n in (('subject', 10), ('stimulus', 5))}

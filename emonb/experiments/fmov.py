@@ -15,8 +15,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 
 from ..core import EmonbError, Parameters, listed
-from ..data.fmov import (RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative, second_features, small_root,
-                             write_tree)
+from ..data.fmov import RATE, SIGNALS, VERSIONS, Fmov, FmovTwin, relative, second_features, small_root, write_tree
 from ..data.recordings import Prepared
 from ..data.twins import twin_root
 from .own_set import COMMON, EFFECT, check_asked, named_system, systems_of, training, with_courses
@@ -117,7 +116,8 @@ def told(p:Parameters, data:Prepared) -> list[str]:
              'twelve events can tell the version.')
     excluded = 'Person 36 is left out, as by the authors (facial tics); everyone=True keeps that person.'
     if p.everyone: excluded = 'Person 36, whom the authors exclude for facial tics, is among them.'
-    return [f'{len(data)} events of {data.meta.subject.nunique()} people; face shown: {report.counted(data.classes, data.y)}. {excluded}'
+    return [f'{len(data)} events of {data.meta.subject.nunique()} people; face shown: '
+            f'{report.counted(data.classes, data.y)}. {excluded}'
             + (' Read from the small file that comes with emonb.' if data.info['small'] else ''),
             "**What is told is which kind of face was SHOWN**, by what the watcher's own face did. That is mimicry, not "
             'felt emotion, seen for these actors and clips alone, with the onset given. Which clip came when is not in '
@@ -135,11 +135,13 @@ def told(p:Parameters, data:Prepared) -> list[str]:
 def title_of(p:Parameters, data:Prepared) -> str:
     return f"FMOV wave 1 (development set), {' or '.join(data.classes)} face shown"
 
-def settle(p:Parameters, reader) -> dict: return dict(model='latent_product,psnet' if p.model == AUTO else p.model, modalities=('physio',))
+def settle(p:Parameters, reader) -> dict:
+    return dict(model='latent_product,psnet' if p.model == AUTO else p.model, modalities=('physio',))
 
 FMOV = Experiment(
     'fmov', title_of, PARAMETERS, PRESETS,
     open=open_reader, prepare=load_set, systems=systems, blocks=blocks, told=told, check=check, settle=settle,
-    chooses=('classes', 'everyone'), included=small_root(), twin=lambda p: twin_root('fmov', FmovTwin(effect=p.effect, **p.twin), write_tree),
+    chooses=('classes', 'everyone'), included=small_root(),
+    twin=lambda p: twin_root('fmov', FmovTwin(effect=p.effect, **p.twin), write_tree),
     apply='FMOV is open (CC0): github.com, GNilsonne/Data-and-analysis-code-Oxazepam-and-emotion-2, folder FMOV',
     floors={**{k: FLOORS[k] for k in ('majority', 'stratified')}, 'metadata': FLOOR}, columns=('position',))

@@ -10,7 +10,8 @@ __all__ = ['GROUPS', 'TESTED', 'GENERATORS', 'PARAMETERS', 'KNOWN_ANSWERS', 'cur
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 from ..core import EmonbError, Parameters, listed
 from ..data.recordings import Prepared
@@ -63,8 +64,8 @@ def truth_alone(root, data:Prepared, modalities) -> dict:
 
 # %% ../../nbs/69_known_answers.ipynb #cell-072
 GENERATORS = dict(frozen={}, rough=dict(head_motion=.2, color_noise=5., depth_noise=2.5, clock_drift=.5))
-_SHARED = ('model', 'modalities', 'scale', 'effect', 'frame_weighting', 'fusion', 'backbone', 'weights', 'finetune', 'window',
-           *(k for k in OPTIONS if k != 'alone'))
+_SHARED = ('model', 'modalities', 'scale', 'effect', 'frame_weighting', 'fusion', 'backbone', 'weights', 'finetune',
+           'window', *(k for k in OPTIONS if k != 'alone'))
 PARAMETERS = dict(
     {k: CASME3.parameters[k] for k in _SHARED},
     clips=('70,160', None, 'clips to learn from, comma list'),
@@ -150,8 +151,8 @@ def plot_curve(r:Result):
     table = curve(r)
     fig, ax = report.new_figure(6.4, 3.4, f'{r.name}: UF1 of people who were not trained on', r.provenance)
     for k, (name, t) in enumerate(table[table.kind != 'oracle'].groupby('system', sort=False)):
-        ax.errorbar(t.clips*(1 + .012*k), t.value, [t.value - t.low, t.high - t.value], fmt='o-', ms=4, capsize=2, lw=1.2,
-                    label=name)
+        ax.errorbar(t.clips*(1 + .012*k), t.value, [t.value - t.low, t.high - t.value], fmt='o-', ms=4, capsize=2,
+                    lw=1.2, label=name)
     best = table[table.kind == 'oracle']
     ax.plot(best.clips, best.value, 'k--', lw=1, label='oracle')
     ax.axhline(1/len(r.main.block.classes), color='.6', lw=.8, ls=':', label='even guesses')

@@ -31,7 +31,8 @@ from ..study.train import Recipe
 # %% ../../nbs/67_megc2019_experiment.ipynb #cell-005
 NETWORKS = ('ststnet', 'off_apexnet')
 PARAMETERS = dict(   # name → (default, accepted values or None, help)
-    model=(AUTO, None, "comma list of svm, registered systems, module:name; auto: both published networks; flow_tokens: the "
+    model=(AUTO, None,
+           "comma list of svm, registered systems, module:name; auto: both published networks; flow_tokens: the "
                        "first paper's colour branch; the linear machine stands beside them"),
     protocol=(AUTO, [AUTO, 'loso', 'leave_set_out'], 'comma list; auto: loso, by source set too, and leave_set_out'),
     sets=('all', ['all', *SETS], 'comma list of source sets; all: those that are there'),
@@ -148,13 +149,15 @@ def told(p, data:Prepared) -> list[str]:
     numbers = ', '.join(f'{k} {p[k]}' for k in ('epochs', 'batch', 'lr', 'drop_rate'))
     seeds = ', '.join(map(str, p.seeds))
     how = '' if p.model == 'svm' else f'; {numbers}, class weights, last epoch, seeds {seeds}'
-    return [f'{len(data)} samples of {data.meta.subject.nunique()} people ({by_set}); classes: {report.counted(data.classes, data.y)}. '
+    return [f'{len(data)} samples of {data.meta.subject.nunique()} people ({by_set}); classes: '
+            f'{report.counted(data.classes, data.y)}. '
             'Onset and apex were given.',
             f"{', '.join(networks)}{how}. Settled beforehand: {SETTLED}.",
             f"Reading: {p.read} rows or pictures left out. Preparing: {p.left_out} pictures left out."]
 
 MEGC2019 = Experiment(
-    'megc2019', title, PARAMETERS, PRESETS, chooses=('sets', 'replica'), open=lambda p: Megc2019(p.root, p.sets, p.strict),
+    'megc2019', title, PARAMETERS, PRESETS, chooses=('sets', 'replica'),
+    open=lambda p: Megc2019(p.root, p.sets, p.strict),
     prepare=load_set, systems=systems, blocks=blocks, told=told, check=check, twin=twin_of,
     settle=lambda p, reader: dict(model=','.join(NETWORKS) if p.model == AUTO else p.model),
     truth=lambda p, data: {'': oracle(p.root, data.meta.trial)}, published=lambda p, data: published_megc(len(data)),

@@ -34,14 +34,17 @@ def arguments_of(name:str, p:Parameters, data:Prepared) -> tuple[dict, tuple]:
     lacking = [k for k in inputs if k not in data.x]
     if lacking:
         made = f' (made by {system.preparations[lacking[0]]})' if lacking[0] in system.preparations else ''
-        raise EmonbError(f"model={name} reads {lacking[0]}{made}, which {data.info['name']} has not; it has {', '.join(data.x)}")
+        raise EmonbError(f"model={name} reads {lacking[0]}{made}, which {data.info['name']} has not; "
+                         f"it has {', '.join(data.x)}")
     first, classes = data.x['physio' if 'physio' in inputs else inputs[0]], len(data.classes)
     if system.recipe.get('loss') == 'bce':                              # one logit says two classes
         if classes != 2: raise EmonbError(f'model={name} tells two classes, and this set has {classes}')
         classes = 1
-    known = dict(num_classes=classes, in_chans=first.shape[2 if first.ndim == 5 else 1], length=first.shape[-1])    # (N, T, C, H, W)
+    # (N, T, C, H, W)
+    known = dict(num_classes=classes, in_chans=first.shape[2 if first.ndim == 5 else 1], length=first.shape[-1])
     if 'physio_courses' in inputs: known['course_shape'] = data.x['physio_courses'].shape[1:]
-    known |= {k: tuple(v) if k == 'signals' else float(v) for k in ('signals', 'rate') if (v := data.info.get(k)) is not None}
+    known |= {k: tuple(v) if k == 'signals' else float(v)
+              for k in ('signals', 'rate') if (v := data.info.get(k)) is not None}
     return {**asked, **{k: v for k, v in known.items() if k in system.arguments}}, inputs
 
 # %% ../../nbs/60a_own_set.ipynb #cell-110
@@ -63,7 +66,9 @@ def with_courses(data:Prepared, p:Parameters) -> Prepared:
     return data.with_x(physio_courses=hjorth_courses(np.asarray(data.x['physio']), data.info['rate']))
 
 def epochs_of(name:str, p:Parameters) -> int:
-    "For how long a system of that name is trained: as asked, as registered (a demo only shortens it), as the preset says."
+    """For how long a system of that name is trained.
+
+    As asked, as registered (a demo only shortens it), as the preset says."""
     epochs = entry(name).recipe.get('epochs', p.get('epochs', 0))
     if p.get('preset') == 'demo': epochs = min(epochs, p.epochs)
     return 'asked' in p and p.asked.epochs or epochs
@@ -92,7 +97,8 @@ def check_asked(p:Parameters, lacks:dict|None=None, own:tuple=()) -> dict:
     and the set does not make as its `own`."""
     if not listed(p.folds): raise EmonbError('folds is empty; give all, a number, or names with commas between')
     for name in listed(p.model) or ['']:
-        if name in (lacks or {}): raise EmonbError(f'model={name} needs {lacks[name]}, which this set has not; leave it out')
+        if name in (lacks or {}):
+            raise EmonbError(f'model={name} needs {lacks[name]}, which this set has not; leave it out')
         if name not in (AUTO, *own): entry(name)
     return {}
 
@@ -116,7 +122,8 @@ def systems_of(p:Parameters, data:Prepared,
 # %% ../../nbs/60a_own_set.ipynb #cell-113
 COMMON = dict(   # name → (default, accepted values or None, help)
     model=(AUTO, None, 'comma list of registered systems, or module:name of a constructor; auto: what the set names'),
-    protocol=(AUTO, [AUTO, 'module:name', *PROTOCOLS], 'comma list, or module:name of a scikit-learn splitter; auto: what the set names'),
+    protocol=(AUTO, [AUTO, 'module:name', *PROTOCOLS],
+              'comma list, or module:name of a scikit-learn splitter; auto: what the set names'),
     scale=('train', ('train', 'subject', 'none'), 'z by channel on the training part; subject is transductive'),
     folds=('all', None, 'all, a number (the first ones), or a comma list of fold names'))
 EFFECT = (1., None, 'simulated twin only: size of the effect, 0 for none')
@@ -129,8 +136,8 @@ class Files(NamedTuple):
 
 def in_sentences(p:Parameters, data:Prepared) -> list[str]:
     "What was run."
-    return [f'{len(data)} samples of {data.meta.subject.nunique()} subjects; classes: {report.counted(data.classes, data.y)}.',
-            f"Model {p.model}; seeds {', '.join(map(str, p.seeds))}."]
+    return [f'{len(data)} samples of {data.meta.subject.nunique()} subjects; classes: '
+            f'{report.counted(data.classes, data.y)}.', f"Model {p.model}; seeds {', '.join(map(str, p.seeds))}."]
 
 def own_set(name:str,                       # the set's folder under data/ and $EMONB_DATA
             read:Callable,                  # folder, parameters → Prepared

@@ -8,12 +8,18 @@ __all__ = ['PARAMETERS', 'ASKED', 'STRICTER', 'BESIDE', 'WORDS', 'plain_ingest',
            'ratios_of', 'Speed', 'run', 'show_verdict', 'show_part', 'show_memory']
 
 # %% ../../nbs/65_speed.ipynb #cell-002
-import pickle, shutil, tempfile, time
+import pickle
+import shutil
+import tempfile
+import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import cv2, numpy as np, pandas as pd, torch
+import cv2
+import numpy as np
+import pandas as pd
+import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 

@@ -39,7 +39,8 @@ def systems(p:Parameters, data:Prepared) -> dict:
 STRESS_PREDICT = Experiment(
     'stress_predict', lambda p, data: 'Stress-Predict, 60 s windows of EDA and BVP', PARAMETERS, PRESETS,
     open=lambda p: StressPredict(p.root, strict=p.strict), prepare=load_set, systems=systems, told=casme3.told,
-    check=check, settle=lambda p, reader: dict(model='latent_product,psnet' if p.model == AUTO else p.model, modalities=('physio',)),
+    check=check, settle=lambda p,
+    reader: dict(model='latent_product,psnet' if p.model == AUTO else p.model, modalities=('physio',)),
     blocks=lambda p, data: plain_blocks(data, p.protocol, ['loso', 'clock_x_subject'], p.folds),
     apply='Stress-Predict is open (MIT): github.com, italha-d/Stress-Predict-Dataset',
     columns=('order', 'length_s', 'start_s'))

@@ -99,6 +99,7 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     deep_fusion_power='deep_fusion',
     face_kept='deep_fusion',
     deep_product='deep_product',
+    deepvanet='deepvanet',
 )
 _systems = {}
 
