@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'FUSED', 'SIGNALS', 'FACE', 'ORACLES', 'LINEAR', 'NOT_SYSTEMS', 'with_all', 'judging_set', 'recipe_of',
-           'splits_of', 'by_trial', 'log_odds', 'product_decisions', 'decisions', 'trials_of', 'judged', 'digits',
-           'each_twin', 'table_of', 'difference', 'span']
+           'splits_of', 'by_trial', 'log_odds', 'product_decisions', 'decisions', 'trials_of', 'judged', 'judge_twins',
+           'digits', 'each_twin', 'table_of', 'difference', 'span']
 
 # %% ../../nbs/42c_deap_judged.ipynb #cell-002
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -46,10 +47,10 @@ def judging_set(kind:str='power', seed:int=DEAP_CHOOSE[0], weights:str='', **set
 # %% ../../nbs/42c_deap_judged.ipynb #cell-007
 PROTOCOLS = 'subjects', 'trials'
 
-def recipe_of(name:str, **changed) -> Recipe:
+def recipe_of(name:str, arguments:dict|None=None, **changed) -> Recipe:
     "A registered system as a recipe for two classes; networks give one logit. Who changes epochs gets them."
     system = entry(name)
-    made = dict(num_classes=1) if 'num_classes' in system.arguments else {}
+    made = dict(dict(num_classes=1) if 'num_classes' in system.arguments else {}, **arguments or {})
     if 'epochs' in changed: changed = dict(min_steps=0, **changed)
     return Recipe(system.maker(**made), inputs=system.reads(**made), **{**system.recipe, **changed})
 
@@ -116,6 +117,22 @@ def judged(data:Prepared, s:DeapTwin, protocol:str, seeds=(0,), systems=LINEAR, 
     for name in systems: table = table.join(pd.DataFrame(decisions(data, name, protocol)).astype(str))
     each = [pd.DataFrame(decisions(data, 'deep_product', protocol, k, **changed)).astype(str) for k in seeds]
     return table.join(sum(each[1:], each[0])).reset_index(names='trial')
+
+def judge_twins(path, kind:str, twins, protocols=PROTOCOLS, seeds=(0, 1, 2), weights:str='',
+                small:dict|None=None,     # settings of a smaller twin
+                **changed                 # of the product's recipe
+               ) -> pd.DataFrame:
+    "Judge the twins that the table at `path` does not hold yet, and add them to it; gives the whole table."
+    path = Path(path)
+    rows = pd.read_csv(path, dtype=str) if path.exists() else pd.DataFrame(columns=['twin', 'protocol'])
+    for twin in twins:
+        s, name = replace(deap_twin(kind, twin), **small or {}), f'{kind} {twin}'
+        missing = [q for q in protocols if not ((rows.twin == name) & (rows.protocol == q)).any()]
+        data = judging_set(kind, twin, weights, **small or {}) if missing else None
+        for q in missing:
+            rows = pd.concat([rows, judged(data, s, q, seeds, **changed).assign(twin=name, protocol=q)])
+            rows.to_csv(path, index=False)
+    return rows
 
 # %% ../../nbs/42c_deap_judged.ipynb #25f3ec87
 NOT_SYSTEMS = 'twin', 'protocol', 'trial', 'subject', 'y'
