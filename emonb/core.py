@@ -59,15 +59,22 @@ class Damaged(DataError):
     "A file that emonb itself wrote is not what was written."
 
 # %% ../nbs/00_core.ipynb #refuse02
+def _lasting(text:str) -> str:
+    "A sentence without what differs from run to run: the folders above a file, and the number of a process."
+    own = re.escape(tempfile.gettempdir()) + r"/[^/\s:;,']+"
+    text = re.sub(rf"{own}|(?<![\w.…])/(?:[\w.-]+/)+(?=[\w.])", lambda m: '…/' if m[0].endswith('/') else '…', text)
+    return re.sub(r'process \d+', 'process …', text)
+
 @contextlib.contextmanager
 def refuses(match:str='',       # what the sentence must hold, a regular expression
-            kind=EmonbError     # the error that is expected
+            kind=EmonbError     # the error that is expected, or several in a tuple
            ):
     "What stands inside must stop with an error of this kind, whose sentence is printed; `AssertionError` otherwise."
     try: yield
     except kind as e:
         assert re.search(match, str(e)), f'refused by another sentence than {match!r}: {e}'
-        print('refused:', e)
+        said = _lasting(str(e))
+        print('refused:', said if len(said) <= 300 else said[:300] + ' …')
     else: raise AssertionError(f'this should have been refused: {match}')
 
 # %% ../nbs/00_core.ipynb #cell-007
@@ -88,24 +95,6 @@ def _shown(value) -> str:
     if isinstance(value, int) and abs(value) >= 10**200: return 'a number of more than 200 digits'
     text = repr(value) if isinstance(value, (str, int, float)) else reprlib.repr(value)
     return text if len(text) <= 200 else f'{text[:60]}…{text[-1]}'
-
-# %% ../nbs/00_core.ipynb #2e91cfba
-def _lasting(text:str) -> str:
-    "A sentence without what differs from run to run: the folders above a file, and the number of a process."
-    own = re.escape(tempfile.gettempdir()) + r"/[^/\s:;,']+"
-    text = re.sub(rf"{own}|(?<![\w.…])/(?:[\w.-]+/)+(?=[\w.])", lambda m: '…/' if m[0].endswith('/') else '…', text)
-    return re.sub(r'process \d+', 'process …', text)
-
-@contextlib.contextmanager
-def refuses(words:str='',       # a pattern that the sentence must hold
-            kind=EmonbError     # the error, or several in a tuple
-           ):
-    "What the block does must raise an error of this kind; its sentence is printed. `AssertionError` where it does not."
-    try: yield
-    except kind as e: said = _lasting(str(e))
-    else: raise AssertionError(f'this passed; it must be refused {words and f"with {words!r}"}')
-    if not re.search(words, said): raise AssertionError(f'refused, but not with {words!r}: {said}')
-    print('refused:', said if len(said) <= 300 else said[:300] + ' …')
 
 # %% ../nbs/00_core.ipynb #cell-010
 class Parameters(Mapping):
@@ -468,7 +457,7 @@ def run_lock(folder, wait:float=30.):
         lock.acquire(timeout=wait, poll_interval=.2)
     except Timeout:
         who = 'another process'
-        with contextlib.suppress(OSError): who = holder.read_text()
+        with contextlib.suppress(OSError): who = holder.read_text(errors='replace')
         raise EmonbError(f'{folder}: another run holds this folder ({who}); '
                          'wait until it ends or give this one its own, -p out <folder>') from None
     except OSError as e:
@@ -531,7 +520,7 @@ def noted():
     said = []
     _listening.append(said)
     try: yield said
-    finally: _listening[:] = [l for l in _listening if l is not said]
+    finally: _listening[:] = [one for one in _listening if one is not said]
 
 def set_aside(path) -> Path:
     """Rename a damaged file or folder to `<name>.damaged-1` (or the next number) beside itself.

@@ -43,8 +43,8 @@ def readme(index=NBS/'index.ipynb'):
     return LINK.sub(lambda m: posixpath.normpath(posixpath.join(NBS.name, m[1])), text) + '\n'
 
 
-KEPT = ('title', 'dataset', 'provenance', 'classes', 'protocols', 'fingerprint', 'account', 'reductions', 'setting',
-        'run', 'notes', 'standing')
+KEPT = ('title', 'dataset', 'provenance', 'classes', 'protocols', 'studies', 'fingerprint', 'account', 'reductions',
+        'setting', 'run', 'notes', 'standing')
 
 
 def keep(name, path):
@@ -95,7 +95,8 @@ def broken(site):
 def build(pages, out, scratch):
     "Sphinx over a folder of pages; True if it found nothing to complain of."
     try:
-        import furo, myst_nb    # noqa: F401
+        import furo  # noqa: F401
+        import myst_nb  # noqa: F401
         from sphinx.cmd.build import build_main
     except ImportError as e: sys.exit(f"the site needs Sphinx, myst-nb and furo ({e}): pip install -e '.[docs]'")
     os.environ['EMONB_PAGES'] = str(pages)

@@ -4,7 +4,7 @@
     python tests/campaign.py -n 5000 -s 7    more of them, with other random numbers
     python tests/campaign.py --only dat,bdf  only these kinds
     python tests/campaign.py --keep          what must not be is added to tests/corpus.json
-    python tests/campaign.py --told a.json   the counts are written to a file, too
+    python tests/campaign.py --told a.json   the counts are added to those in a file
 
 The files are those of the package's own twins, as small as they can be written. What became of each is one of
 
@@ -22,6 +22,8 @@ import argparse
 import base64
 import collections
 import contextlib
+import functools
+import gc
 import hashlib
 import importlib
 import io
@@ -49,7 +51,7 @@ CORPUS = Path(__file__).with_name('corpus.json')
 MAY = ('alike', 'other', 'ours')
 MUST_NOT = ('foreign', 'death', 'hang', 'wrong', 'poor')
 MEMORY, SECONDS = 300, 10       # MB above what the imports took; s of the processor's time
-LIBRARIES = 'cv2 mne numpy pandas openpyxl xlrd yaml pyarrow.parquet scipy.signal sklearn.metrics'.split()
+AT_ONCE = 50                    # files that are read one after another in one fork
 
 
 # the files ----------------------------------------------------------------------------------------------------------
@@ -82,13 +84,14 @@ def plain(value) -> str:
     return repr(value)
 
 
-def biff(table) -> bytes:
-    "A table as the oldest .xls that is still read: one stream of records."
+def biff(table) -> bytes: return biff_rows([list(table), *table.itertuples(index=False)])
+
+def biff_rows(rows) -> bytes:
+    "Rows of words and numbers as the oldest .xls that is still read: one stream of records."
     def record(kind, body): return struct.pack('<HH', kind, len(body)) + body
     def cell(r, c, v):
         if isinstance(v, str): return record(4, struct.pack('<HH3sB', r, c, bytes(3), len(v)) + v.encode('latin-1'))
         return record(3, struct.pack('<HH3sd', r, c, bytes(3), v))
-    rows = [list(table), *table.itertuples(index=False)]
     cells = (cell(r, c, v) for r, row in enumerate(rows) for c, v in enumerate(row) if v is not None)
     return record(9, struct.pack('<HH', 7, 16)) + b''.join(cells) + record(10, b'')
 
@@ -104,7 +107,8 @@ def sheet():
 def grown(box) -> list[Door]:
     "Every door, its tree written below `box`."
     doors = []
-    for grow in (sheets, casme3_files, deap_files, wrist_files, flow_files, film_files, own_files, words):
+    for grow in (sheets, casme3_files, deap_files, wrist_files, flow_files, film_files, own_files, twins, kept_networks,
+                 words):
         doors += grow(box)
     return doors
 
@@ -128,7 +132,9 @@ def casme3_files(box):
     import cv2
     import numpy as np
     import pandas as pd
-    from emonb.data.casme3 import read_color, read_depth, read_signals
+    from emonb.data.casme3 import CasMe3, read_color, read_depth, read_signals
+    from emonb.data.simulate import Casme3Twin, write_casme3
+    from emonb.signals.prepare import read_frames
     tree, t = box/'casme3', np.arange(600)/200
     tree.mkdir()
     mark = np.where((t > .5) & (t < .7), 5, 0)
@@ -139,7 +145,22 @@ def casme3_files(box):
     cv2.imwrite(str(tree/'c.jpg'), np.dstack([5*x, 9*y, x*y % 200]).astype(np.uint8))
     cv2.imwrite(str(tree/'c.png'), np.dstack([5*x, 9*y, x*y % 200]).astype(np.uint8))
     cv2.imwrite(str(tree/'d.png'), (600 + x*y).astype(np.uint16))
-    return [Door('casme3.txt', tree, '01.txt', lambda t: read_signals(t/'01.txt'), possible=finite),
+    whole = box/'casme3_tree'
+    write_casme3(whole, Casme3Twin(part='C', subjects=2, clips=4, size=(160, 120), gap_s=1., quirks=()))
+    seen = CasMe3(whole, 'C')[0]
+    victims = dict(sheet=next(whole.glob('*.xlsx')), txt=seen.signals.source, jpg=seen.frames['color'][1], png=seen.frames['depth'][1])
+    def clips(t):
+        d = CasMe3(t, 'C')
+        return [d.meta, d.audit(), [d[i] for i in range(len(d))]]
+    def frames(t):
+        rec, told = CasMe3(t, 'C')[0], []
+        def tell(*defect): told.append(defect[1:])
+        return [read_frames(rec.frames[k], read, tell) for k, read in (('color', read_color), ('depth', read_depth))], told
+    def possible(value): return all(finite(r.signals) for r in value[2] if r.signals)
+    tree_doors = [Door(f'clips.{k}', whole, str(Path(v).relative_to(whole)), clips if k in ('sheet', 'txt') else frames,
+                       possible=possible if k in ('sheet', 'txt') else None) for k, v in victims.items()]
+    return [*tree_doors,
+            Door('casme3.txt', tree, '01.txt', lambda t: read_signals(t/'01.txt'), possible=finite),
             Door('color.jpg', tree, 'c.jpg', lambda t: read_color(t/'c.jpg')),
             Door('color.png', tree, 'c.png', lambda t: read_color(t/'c.png')),
             Door('depth.png', tree, 'd.png', lambda t: read_depth(t/'d.png'))]
@@ -153,7 +174,7 @@ def all_finite(a):
 
 def deap_files(box):
     import numpy as np
-    from emonb.data.deap import BdfSession, Deap, load_arrays, read_ratings
+    from emonb.data.deap import BdfSession, Deap, count_frames, load_arrays, read_ratings, video_frame
     from emonb.data.simulate_deap import DeapTwin, oracle_of, python2_pickle, write_deap
     from emonb.signals.faces import sample_video
     tree, out = box/'deap', []
@@ -172,6 +193,7 @@ def deap_files(box):
     out += [Door('s01.dat', tree, 'data_preprocessed_python/s01.dat', trial),
             Door('s01.bdf', tree, 'data_original/s01.bdf', raw, possible=all_finite),
             Door('trial.avi', tree, str(video), watched, possible=in_time),
+            Door('frames.avi', tree, str(video), lambda t: [count_frames(t/video), video_frame(t/video, 3)]),
             Door('ratings.csv', tree, 'metadata_csv/participant_ratings.csv', read_ratings, possible=rated),
             Door('deap.marker', tree, 'SIMULATED.json', read_ratings),
             Door('deap.oracle', tree, 'SIMULATED.json', lambda t: oracle_of(t, ['s01_e01', 's01_e02']))]
@@ -222,7 +244,8 @@ def wrist_files(box):
             Door('tags.csv', tree, 'S01/tags_S01.csv', read, possible=possible),
             Door('fmov.txt', muscles, 'FMOV/01_FMOV_preprocessed.txt', lambda t: events(read_tree(t)),
                  possible=lambda v: all_finite(v[0])),
-            Door('fmov.npz', small, 'fmov.npz', lambda t: events(read_small(t)), sealed=True)]
+            Door('fmov.npz', small, 'fmov.npz', lambda t: events(read_small(t)), sealed=True),
+            Door('fmov.sha256', small, 'fmov.npz.sha256', lambda t: events(read_small(t)), sealed=True)]
 
 
 def flow_files(box):
@@ -240,6 +263,7 @@ def flow_files(box):
 
 def film_files(box):
     from emonb.data.afew_va import AfewVa, AfewVaTwin, oracle, write_afew_va
+    from emonb.signals.faces import face_crops
     tree = box/'afew_va'
     write_afew_va(tree, AfewVaTwin(clips=2, frames=2, size=(96, 96), quirks=False))
     meta = AfewVa(tree).meta
@@ -248,8 +272,19 @@ def film_files(box):
         return [d.meta, d.landmarks, d.audit(), [d.picture(i) for i in range(len(d))]]
     def possible(value):
         return bool(value[0][['valence', 'arousal']].abs().le(10).all(axis=None)) and all_finite(value[1])
+    cache = box/'film_cache'
+    def cropped(t):
+        os.environ['EMONB_CACHE'] = str(cache)
+        c = face_crops(AfewVa(tree))
+        return [c.x, c.meta]
+    cropped(cache)
+    crops = next(cache.rglob('*.npz')).relative_to(cache)
+    def picture(t): return [AfewVa(t).picture(1), AfewVa(t).audit()]
     return [Door('clip.json', tree, '001/001.json', read, possible=possible),
-            Door('film.truth', tree, 'truth.csv', lambda t: oracle(t, meta))]
+            Door('clip.picture', tree, '001/00001.png', picture),
+            Door('film.truth', tree, 'truth.csv', lambda t: oracle(t, meta)),
+            Door('crops.npz', cache, str(crops), cropped, sealed=True),
+            Door('crops.sha256', cache, f'{crops}.sha256', cropped, sealed=True)]
 
 
 def own_files(box):
@@ -257,17 +292,33 @@ def own_files(box):
     import numpy as np
     import pandas as pd
     from emonb.core import fingerprint, kept_file
-    from emonb.data.recordings import from_arrays, load, save
+    from emonb.data.recordings import cached, from_arrays, kept_array, load, save, write_array
     from emonb.data.simulate import Casme3Twin, read_truth, write_casme3
     from emonb.study.results import Store
+    from emonb.study.settled import read_looks, read_settled, settled_hash, settled_path
     tree = box/'prepared'
     table = pd.DataFrame(dict(subject=list('aabb'), label=[0, 1, 0, 1]))
     save(from_arrays(dict(features=np.arange(12, dtype='float32').reshape(4, 3)), table, provenance='simulated'), tree)
-    def prepared(t):
-        d = load(t)
-        return [d.x, d.meta, d.classes, d.provenance]
+    def prepared_of(d): return [d.x, d.meta, d.classes, d.provenance]
+    def prepared(t): return prepared_of(load(t))
     out = [Door(f'prepared.{f.split(".")[-1]}', tree, f, prepared, sealed=True)
            for f in ('header.json', 'features.npy', 'meta.parquet')]
+    again = box/'cached'
+    def found(t): return prepared_of(cached(t/'set', lambda p: save(load(tree), p)))
+    found(again)
+    out += [Door(f'cached.{f.split(".")[-1]}', again, f'set/{f}', found, sealed=True)
+            for f in ('header.json', 'features.npy', 'meta.parquet')]
+    one = box/'array'
+    def array(t): return np.array(kept_array(t/'a.npy', lambda p: write_array(p, np.arange(9.))))
+    array(one)
+    out += [Door('array.npy', one, 'a.npy', array, sealed=True),
+            Door('array.sha256', one, 'a.npy.sha256', array, sealed=True)]
+    known = box/'settled'
+    known.mkdir()
+    shutil.copy(settled_path(), known/'settled.json')
+    shutil.copy(settled_path().with_name('looks.csv'), known/'looks.csv')
+    out += [Door('settled.json', known, 'settled.json', lambda t: read_settled(t/'settled.json')),
+            Door('looks.csv', known, 'looks.csv', lambda t: read_looks(t/'looks.csv'))]
     rows = box/'rows'
     store = Store(rows)
     store.put('0'*16, dict(model='m', protocol='loso', fold='a', seed=0), pd.DataFrame(dict(row=[0], y=[1], yhat=[1])))
@@ -298,6 +349,66 @@ def own_files(box):
     out += [Door('casme3.truth', twin, 'truth.csv', lambda t: list(map(plain, read_truth(t)))),
             Door('casme3.marker', twin, 'SIMULATED.json', lambda t: list(map(plain, read_truth(t))))]
     return out
+
+
+def twins(box):
+    "The markers of simulated sets: what they say of themselves, and whether a set is whole or is written anew."
+    from dataclasses import asdict
+    from emonb.core import write_json
+    from emonb.data.afew_va import AfewVaTwin
+    from emonb.data.fmov import FmovTwin
+    from emonb.data.megc2019 import FlowTwin
+    from emonb.data.recordings import MARKER
+    from emonb.data.twins import settings_of, twin_root
+    out = []
+    for kind in (AfewVaTwin, FlowTwin, FmovTwin):
+        tree = box/f'marker_{kind.__name__}'
+        write_json(tree/MARKER, dict(settings=asdict(kind()), version=1, files=1))
+        out.append(Door(f'{kind.__name__}.marker', tree, MARKER, lambda t, kind=kind: settings_of(t, kind)))
+    def write(root, s):
+        root.mkdir(parents=True)
+        write_json(root/MARKER, dict(settings=json.loads(json.dumps(asdict(s))), files=1))
+    def again(t): return [(t/MARKER).name, twin_root('small', FmovTwin(), write, t.parent).name]
+    whole = twin_root('small', FmovTwin(), write, box/'written')
+    return [*out, Door('twin.marker', whole, MARKER, again)]
+
+
+def kept_networks(box):
+    "A network that was kept with its card, one of scikit-learn, and the weights of a face CNN."
+    import numpy as np
+    import pandas as pd
+    import torch
+    from emonb.data.recordings import from_arrays
+    from emonb.models.face_net import AffectCNN, FaceNet, load_cnn, save_weights
+    from emonb.models.registry import create_model, entry, load_model, save_model
+    from emonb.study.networks import Networks, load_network
+    from emonb.study.splits import make_splits
+    from emonb.study.train import Recipe
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(dict(subject=[*'aaaabbbb'], label=[0, 1]*4))
+    data = from_arrays(dict(physio=rng.normal(size=(8, 2, 64)).astype('float32')), table, provenance='simulated')
+    recipe = Recipe(entry('psnet').maker(num_classes=2, in_chans=2, length=64), inputs=('physio',), epochs=1)
+    split = make_splits(data.meta, 'loso')[0]
+    kept = Networks(box/'kept_networks')
+    kept.fit('psnet', '0'*16, split, 0)(data, split, recipe, 0)
+    folder = next((box/'kept_networks').rglob('fold.json')).parent
+    def network(t):
+        n = load_network(t)
+        return [n.said, n.predict(data, [0, 1]), [v.numpy() for v in n.model.state_dict().values()]]
+    out = [Door(f'network {f}', folder, f, network, sealed=True)
+           for f in ('fold.json', 'model.json', 'model.safetensors', 'scaling.safetensors')]
+    line = create_model('features')
+    line.fit(rng.normal(size=(8, 3)), [0, 1]*4)
+    save_model(line, box/'line')
+    def estimator(t): return load_model(t).predict_proba(np.zeros((1, 3)))
+    out += [Door(f'estimator {f}', box/'line', f, estimator, sealed=True) for f in ('model.json', 'model.safetensors')]
+    path = save_weights(AffectCNN(), box/'weights', 'simulated', dict(clips=1))
+    def weights(t):
+        net = FaceNet()
+        return [load_cnn(net, t/path.name, quiet=True), [v.numpy() for v in net.cnn.state_dict().values()]]
+    def usable(value): return all(all_finite(v) for v in value[1])
+    return [*out, Door('face.safetensors', box/'weights', path.name, weights, possible=usable)]
 
 
 def words(box):
@@ -397,23 +508,6 @@ def chunked(rng, data, others):
     def whole(kind, body): return number(len(body)) + kind + body + number(zlib.crc32(kind + body))
     return data[:8] + b''.join(whole(*chunk) for chunk in chunks)
 
-def resealed(rng, data, others):
-    "Something in a sealed JSON is changed, and its seal is right again."
-    obj = json.loads(data)
-    obj.pop('sha256')
-    where = rng.choice([*walk(obj)])
-    here, key = where
-    new = rng.choice((None, 0, -1, 1e9, '', 'x', [], {}, [[]], True, 10**30))
-    if rng.random() < .3: del here[key]
-    else: here[key] = new
-    seal = hashlib.sha256(json.dumps(obj, sort_keys=True).encode()).hexdigest()
-    return json.dumps({**obj, 'sha256': seal}).encode()
-
-def walk(obj):
-    for key in (obj if isinstance(obj, dict) else range(len(obj))):
-        yield obj, key
-        if isinstance(obj[key], (dict, list)): yield from walk(obj[key])
-
 
 def mutated(rng, door, others) -> bytes:
     data = door.whole
@@ -450,71 +544,153 @@ def judged(door) -> tuple[str, str]:
     return 'other', ''
 
 
-def in_child(job, memory=MEMORY, seconds=SECONDS) -> tuple[str, str]:
-    "Run `job` in a fork that may take so much memory and time; what it gave, or what became of it."
-    mine, theirs = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(mine)
+def limited(memory, seconds):
+    "From now on this process may take so many MB more, and so many s of the processor's time more."
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    end = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))
+    if not memory: return
+    pages = int(Path('/proc/self/statm').read_text().split()[0])
+    room = pages*os.sysconf('SC_PAGE_SIZE') + memory*2**20
+    resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
+
+
+class Child:
+    """A fork of this process that does a job as often as it is asked to, and is replaced where it ended.
+
+    Each time it may take so many MB more than before, and so many s of the processor's time."""
+    def __init__(self, job, memory=MEMORY, seconds=SECONDS):
+        self.job, self.memory, self.seconds, self.number = job, memory, seconds, None
+
+    def start(self):
+        ask, self.to = os.pipe()
+        self.at, tell = os.pipe()
+        self.number = os.fork()
+        if self.number:
+            for end in (ask, tell): os.close(end)
+            return
         with contextlib.suppress(BaseException):
+            for end in (self.to, self.at): os.close(end)
             nothing = os.open(os.devnull, os.O_WRONLY)
             for stream in (1, 2): os.dup2(nothing, stream)        # what libraries write past Python
-            if memory:
-                pages = int(Path('/proc/self/statm').read_text().split()[0])
-                room = pages*os.sysconf('SC_PAGE_SIZE') + memory*2**20
-                resource.setrlimit(resource.RLIMIT_AS, (room, room))
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            said = json.dumps(job()).encode()
-            while said: said = said[os.write(theirs, said):]
+            while os.read(ask, 1):
+                limited(self.memory, self.seconds)
+                said = json.dumps(self.job()).encode()
+                said = len(said).to_bytes(4, 'little') + said
+                while said: said = said[os.write(tell, said):]
         os._exit(0)
-    os.close(theirs)
-    said, end = b'', time.monotonic() + 6*seconds
-    while select.select([mine], [], [], max(0, end - time.monotonic()))[0]:
-        if not (part := os.read(mine, 1 << 16)): break
-        said += part
-    else: os.kill(child, signal.SIGKILL)
-    os.close(mine)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if said and not status: return tuple(json.loads(said))
-    if -status in (signal.SIGXCPU, signal.SIGKILL): return 'hang', f'no end within {seconds} s'
-    return 'death', f'signal {-status}' if status < 0 else f'nothing said, status {status}'
+
+    def told(self, n) -> bytes|None:
+        "n bytes of what the fork tells; b'' where it ended before, None where nothing came in time."
+        said, end = b'', time.monotonic() + 60*self.seconds
+        while len(said) < n:
+            if not select.select([self.at], [], [], max(0, end - time.monotonic()))[0]: return None
+            part = os.read(self.at, n - len(said))
+            if not part: return b''
+            said += part
+        return said
+
+    def ask(self) -> tuple:
+        "What the job gives; or ('death', why), ('hang', why) where the fork ended."
+        if self.number is None: self.start()
+        os.write(self.to, b'.')
+        size = self.told(4)
+        said = size and self.told(int.from_bytes(size, 'little'))
+        if said: return tuple(json.loads(said))
+        if said is None: os.kill(self.number, signal.SIGKILL)
+        status = self.end()
+        if -status in (signal.SIGXCPU, signal.SIGKILL): return 'hang', f'no end within {self.seconds} s'
+        return 'death', f'signal {-status}' if status < 0 else f'nothing said, status {status}'
+
+    def end(self) -> int:
+        for end in (self.to, self.at): os.close(end)
+        status, self.number = os.waitstatus_to_exitcode(os.waitpid(self.number, 0)[1]), None
+        return status
+
+    def __enter__(self): return self
+    def __exit__(self, *_):
+        if self.number is not None: self.end()
 
 
-def tried(door, data:bytes) -> tuple[str, str]:
-    "What becomes of these bytes in the place of the door's file; the tree is then as it was."
-    several = door.sealed or 'row' in door.name                  # files that are set aside together
+def in_child(job, memory=MEMORY, seconds=SECONDS) -> tuple:
+    "What a job gives that is done once, in a fork."
+    with Child(job, memory, seconds) as child: return child.ask()
+
+
+@contextlib.contextmanager
+def put_back(door):
+    "The tree of a door is as it was in the end."
+    several = door.sealed or 'row' in door.name or 'predictions' in door.name      # files that are set aside together
     beside = {p: p.read_bytes() for p in door.path.parent.iterdir() if p.is_file()} if several else {}
-    door.path.write_bytes(data)
-    try: return in_child(lambda: judged(door))
-    finally:
-        for p in [*door.tree.rglob('*.damaged-*')]: shutil.rmtree(p) if p.is_dir() else p.unlink()
+    def back():
+        aside = [Path(d)/f for d, folders, files in os.walk(door.tree) for f in folders + files if '.damaged-' in f]
+        for p in aside: shutil.rmtree(p) if p.is_dir() else p.unlink(missing_ok=True)
+        door.path.parent.mkdir(parents=True, exist_ok=True)
         for p, whole in beside.items(): p.write_bytes(whole)
-        door.path.parent.mkdir(exist_ok=True)
         door.path.write_bytes(door.whole)
+    try: yield back
+    finally: back()
+
+
+@contextlib.contextmanager
+def trying(door):
+    "A function: bytes → what becomes of them in the place of the door's file. The tree is as it was in the end."
+    with put_back(door) as back, Child(functools.partial(judged, door)) as child:
+        def tried(data:bytes) -> tuple[str, str]:
+            back()
+            door.path.write_bytes(data)
+            return child.ask()
+        yield tried
 
 
 def opened(box) -> list[Door]:
     "The doors with what the whole files give."
-    for name in LIBRARIES: importlib.import_module(name)          # before the fork, so that no child pays for it
     with contextlib.redirect_stdout(io.StringIO()): doors = grown(box)
+    def whole(d):
+        before = set(sys.modules)
+        return hashlib.sha256(plain(d.read(d.tree)).encode()).hexdigest(), sorted(set(sys.modules) - before)
     for d in doors:
         d.whole = d.path.read_bytes()
-        kind, said = in_child(lambda d=d: ('', hashlib.sha256(plain(d.read(d.tree)).encode()).hexdigest()))
-        if kind: raise SystemExit(f'{d.name}: the whole file does not read ({kind}, {said})')
-        d.digest = said
+        d.digest, needs = in_child(lambda d=d: whole(d), memory=0)
+        if d.digest in ('death', 'hang'): raise SystemExit(f'{d.name}: the whole file does not read ({needs})')
+        for name in needs:                                         # before the forks, so that none pays for it
+            with contextlib.suppress(ImportError): importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
     return doors
 
 
 # a campaign ---------------------------------------------------------------------------------------------------------
 
+def of_one_kind(doors) -> dict:
+    "Door → the whole files of all doors whose names end alike."
+    return {d.name: [o.whole for o in doors if o.name.split('.')[-1] == d.name.split('.')[-1]] for d in doors}
+
+
 def campaign(doors, n:int, seed:int, until=None):
     "n mutations of each door's file: (door, data, what became of it, what was said) each."
-    alike = {d.name: [o.whole for o in doors if o.name.split('.')[-1] == d.name.split('.')[-1]] for d in doors}
-    for k, d in itertools.product(range(n), doors):
-        if until and time.monotonic() > until: return
-        data = mutated(random.Random(f'{seed} {d.name} {k}'), d, alike[d.name])
-        yield d, data, *tried(d, data)
+    alike = of_one_kind(doors)
+    for first in range(0, n, AT_ONCE):
+        for d in doors:
+            if until and time.monotonic() > until: return
+            with trying(d) as tried:
+                for k in range(first, min(n, first + AT_ONCE)):
+                    data = mutated(random.Random(f'{seed} {d.name} {k}'), d, alike[d.name])
+                    yield d, data, *tried(data)
+
+
+def again(doors):
+    "The same of everything in the corpus."
+    for d in doors:
+        with trying(d) as tried:
+            for e in read_corpus():
+                if e['door'] == d.name: yield d, unpacked(e), *tried(unpacked(e))
+
+
+def cause(kind, said) -> str:
+    "What is the same of findings with one cause."
+    return re.sub(r'0x[0-9a-f]+|[0-9]+|/\S+', '…', f'{kind}: {said}')[:120]
 
 
 def read_corpus() -> list[dict]:
@@ -524,39 +700,49 @@ def read_corpus() -> list[dict]:
 def unpacked(entry) -> bytes: return zlib.decompress(base64.b85decode(entry['data']))
 
 
+def add_counts(path, seed, counts):
+    "Add the counts of a campaign to those in a file; those of the corpus among them."
+    known = json.loads(path.read_text()) if path.exists() else dict(seeds=[], doors={})
+    for (name, kind), v in counts.items():
+        at = known['doors'].setdefault(name, dict.fromkeys((*MAY, *MUST_NOT), 0))
+        at[kind] += v
+    path.write_text(json.dumps(dict(known, seeds=[*known['seeds'], seed])) + '\n')
+
+
+def show(counts):
+    "A line a door: how many of its files ended how."
+    kinds, doors = (*MAY, *MUST_NOT), list(dict.fromkeys(name for name, _ in counts))
+    print(f"{'':28}" + ''.join(f'{k:>9}' for k in kinds))
+    for name in doors: print(f'{name:28}' + ''.join(f'{counts[name, k] or "":>9}' for k in kinds))
+    print(f"{'all':28}" + ''.join(f'{sum(counts[name, k] for name in doors):>9}' for k in kinds))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('-n', type=int, default=200, help='mutations of each kind of file')
     p.add_argument('-s', '--seed', type=int, default=0)
     p.add_argument('-t', '--seconds', type=float, default=0, help='stop after so many seconds')
     p.add_argument('--only', default='', help='kinds of file, with commas')
-    p.add_argument('--told', default='', help='a JSON file for the counts')
+    p.add_argument('--told', default='', help='a JSON file to whose counts these are added')
     p.add_argument('--keep', action='store_true', help='add what must not be to the corpus, one of each cause')
     a = p.parse_args()
-    counts, causes, corpus = collections.Counter(), collections.Counter(), read_corpus()
-    known = {(e['door'], e['why']) for e in corpus}
+    counts, causes, new = collections.Counter(), collections.Counter(), []
+    known = {(e['door'], e['why']) for e in read_corpus()}
     with tempfile.TemporaryDirectory(prefix='emonb-campaign-') as tmp:
         doors = opened(Path(tmp))
         wanted = [d for d in doors if not a.only or any(w in d.name for w in a.only.split(','))]
         until = time.monotonic() + a.seconds if a.seconds else None
-        again = [(d, unpacked(e), *tried(d, unpacked(e))) for e in corpus for d in wanted if d.name == e['door']]
-        for d, data, kind, said in itertools.chain(again, campaign(wanted, a.n, a.seed, until)):
+        for d, data, kind, said in itertools.chain(again(wanted), campaign(wanted, a.n, a.seed, until)):
             counts[d.name, kind] += 1
             if kind in MAY: continue
-            why = re.sub(r'[0-9]+|/\S+', '…', f'{kind}: {said}')[:120]
+            why = cause(kind, said)
             causes[d.name, why] += 1
             if a.keep and (d.name, why) not in known and len(packed_data := zlib.compress(data, 9)) < 6000:
                 known.add((d.name, why))
-                corpus.append(dict(door=d.name, why=why, data=base64.b85encode(packed_data).decode()))
-    if a.keep: CORPUS.write_text(json.dumps(corpus, indent=0) + '\n')
-    kinds = (*MAY, *MUST_NOT)
-    if a.told:
-        said = {name: {k: counts[name, k] for k in kinds} for name in dict.fromkeys(n for n, _ in counts)}
-        Path(a.told).write_text(json.dumps(dict(seed=a.seed, doors=said), indent=1) + '\n')
-    print(f"{'':24}" + ''.join(f'{k:>9}' for k in kinds))
-    for name in dict.fromkeys(n for n, _ in counts):
-        print(f'{name:24}' + ''.join(f'{counts[name, k] or "":>9}' for k in kinds))
-    print(f"{'all':24}" + ''.join(f'{sum(counts[d.name, k] for d in wanted):>9}' for k in kinds))
+                new.append(dict(door=d.name, why=why, data=base64.b85encode(packed_data).decode()))
+    if new: CORPUS.write_text(json.dumps(read_corpus() + new, indent=0) + '\n')
+    if a.told: add_counts(Path(a.told), a.seed, counts)
+    show(counts)
     for (name, why), v in causes.most_common(): print(f'{v:5}  {name}: {why}')
     return any(counts[key] for key in counts if key[1] in MUST_NOT)
 

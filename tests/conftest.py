@@ -1,18 +1,24 @@
 """What every test shares: one thread each, folders of its own, no model hub, two tests side by side."""
-import contextlib, os, re, shutil, tempfile
+import contextlib
+import os
+import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
-
 import seeds
+
 from emonb.core import real_material
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT/'nbs'
-SEED, THREADS = int(os.environ.get('EMONB_SEED') or 0), os.environ.get('EMONB_THREADS') or '1'    # set by tests/steady.py
+# set by tests/steady.py
+SEED, THREADS = int(os.environ.get('EMONB_SEED') or 0), os.environ.get('EMONB_THREADS') or '1'
 for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ[name] = THREADS
 os.environ.update(MPLBACKEND='Agg', JUPYTER_PREFER_ENV_PATH='1', HF_HUB_OFFLINE='1', PYTHONDONTWRITEBYTECODE='1')
-for name in ('EMONB_DATA', 'EMONB_CACHE'): os.environ.pop(name, None)    # a developer's own recordings and caches stay out of it
+for name in ('EMONB_DATA', 'EMONB_CACHE'):
+    os.environ.pop(name, None)    # a developer's own recordings and caches stay out of it
 
 
 def notebooks(pattern='*.ipynb'): return sorted(NBS.glob(pattern))
@@ -23,10 +29,13 @@ def processors(): return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_geta
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    "The whole command runs on up to four processors, one test at a time on each; files named on the command line, or -n, decide for themselves."
+    """The whole command runs on up to four processors, one test at a time on each.
+
+    Files named on the command line, or -n, decide for themselves."""
     if 'PYTEST_XDIST_WORKER' in os.environ: return    # a worker must not start workers of its own
     whole = config.args_source is not pytest.Config.ArgsSource.ARGS
-    if whole and hasattr(config.option, 'numprocesses') and config.option.numprocesses is None and not config.option.usepdb and processors() > 1:
+    free = getattr(config.option, 'numprocesses', 0) is None and not config.option.usepdb
+    if whole and free and processors() > 1:
         config.option.numprocesses, config.option.maxschedchunk = min(4, processors()), 1
 
 
@@ -37,8 +46,10 @@ def pytest_configure(config):
         config.emonb_scratch = Path(tempfile.mkdtemp(prefix='emonb-tests-'))
         os.environ['EMONB_TEST_SCRATCH'] = str(config.emonb_scratch)
     scratch = Path(os.environ['EMONB_TEST_SCRATCH'])
-    os.environ.update(EMONB_CACHE=str(scratch/'cache'), IPYTHONDIR=str(scratch/'ipython'), MPLCONFIGDIR=str(scratch/'matplotlib'),
-                      JUPYTER_CONFIG_DIR=str(scratch/'config'), JUPYTER_DATA_DIR=str(scratch/'data'), JUPYTER_RUNTIME_DIR=str(scratch/'run'))
+    os.environ.update(EMONB_CACHE=str(scratch/'cache'), IPYTHONDIR=str(scratch/'ipython'),
+                      MPLCONFIGDIR=str(scratch/'matplotlib'),
+                      JUPYTER_CONFIG_DIR=str(scratch/'config'), JUPYTER_DATA_DIR=str(scratch/'data'),
+                      JUPYTER_RUNTIME_DIR=str(scratch/'run'))
     if SEED:
         seeds.shift(SEED)
         seeds.shift_kernels(SEED, scratch/'ipython')
@@ -51,16 +62,20 @@ def pytest_unconfigure(config):
 def wants_real(item):
     "Whether a test, or the notebook it runs, looks for real recordings."
     if not item.name.startswith('test_notebook['): return 'real' in item.fixturenames
-    return re.search(r'import .*\breal_material\b', item.callspec.params['path'].read_text(encoding='utf-8')) is not None
+    return re.search(r'import .*\breal_material\b',
+                     item.callspec.params['path'].read_text(encoding='utf-8')) is not None
 
 
 @pytest.hookimpl(tryfirst=True)    # before -m selects
 def pytest_collection_modifyitems(items):
-    "What wants real recordings is marked so; the long ones first, so that no processor waits for the last of them alone."
+    """What wants real recordings is marked so.
+
+    The long ones first, so that no processor waits for the last of them alone."""
     for item in items:
         if wants_real(item): item.add_marker('real')
     first = ('test_run', 'test_in_lab', 'test_notebook')
-    items.sort(key=lambda item: next((k for k, name in enumerate(first) if item.name.startswith(name + '[')), len(first)))
+    items.sort(key=lambda item: next((k for k, name in enumerate(first) if item.name.startswith(name + '[')),
+                                     len(first)))
 
 
 @pytest.fixture

@@ -1,18 +1,27 @@
-"""Does every claim about a trained model hold with other seeds, other kernels and more threads? One table of the answers.
+"""Does every claim about a trained model hold with other seeds, other kernels and more threads?
 
-    python tests/steady.py [--jobs N] [--seeds 5] [--full] [--only PATTERN] [--list]
+One table of the answers.
+
+python tests/steady.py [--jobs N] [--seeds 5] [--full] [--only PATTERN] [--list]
 
 The claims are the tests and chapters that train a model, or draw a set, and then judge what comes out. Each runs in a
 process of its own, once for each setting: with torch's plain and its avx2 kernels (`ATEN_CPU_CAPABILITY`) on one thread
-and on two, and then with further seeds, under either kernels in turn on one thread, or, with `--full`, under all four; a
-claim that needs no torch runs with the seeds alone. Seed 0 is today's, seed k adds 1000·k to every seed of the test or
-chapter (`seeds.py`). Everything happens in copies of the checkout that are thrown away, without real recordings. In the
-table a dot is a pass, an F a failure, in the place of its seed; what each failure said stands below. The status is 1 if
-anything failed.
+and on two, and then with further seeds, under either kernels in turn on one thread, or, with `--full`, under all four;
+a claim that needs no torch runs with the seeds alone. Seed 0 is today's, seed k adds 1000·k to every seed of the test
+or chapter (`seeds.py`). Everything happens in copies of the checkout that are thrown away, without real recordings. In
+the table a dot is a pass, an F a failure, in the place of its seed; what each failure said stands below. The status is
+1 if anything failed.
 
 Claims of "99 %" fail by chance for one seed in a hundred. A claim that fails more often needs more samples, or is too
 strong."""
-import argparse, os, re, shutil, subprocess, sys, tempfile, time
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +94,8 @@ def jobs_of(seeds, only, full=False):
 
 def copy_checkout(to):
     "The files that git knows or would add, as they are now."
-    listed = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True, check=True).stdout
+    listed = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT,
+                            capture_output=True, check=True).stdout
     for name in listed.decode().split('\0'):
         if not name or not (ROOT/name).is_file(): continue
         (to/name).parent.mkdir(parents=True, exist_ok=True)
@@ -103,10 +113,11 @@ def run(claim, setting, scratch):
     "name of each test → None or what it said, and the seconds it took."
     checkout, empty = scratch/f'seed{setting.seed}', scratch/'empty'
     report = Path(tempfile.mkdtemp(dir=scratch))/'report.xml'
-    env = dict(os.environ, PYTHONPATH=str(checkout), ATEN_CPU_CAPABILITY=setting.kernels, EMONB_THREADS=str(setting.threads),
-               EMONB_SEED=str(setting.seed), EMONB_REAL=str(empty))
+    env = dict(os.environ, PYTHONPATH=str(checkout), ATEN_CPU_CAPABILITY=setting.kernels,
+               EMONB_THREADS=str(setting.threads), EMONB_SEED=str(setting.seed), EMONB_REAL=str(empty))
     path, words = claim
-    args = [sys.executable, '-m', 'pytest', path, '-k', words, '-q', '-n0', '-p', 'no:cacheprovider', f'--junitxml={report}']
+    args = [sys.executable, '-m', 'pytest', path, '-k', words, '-q', '-n0', '-p', 'no:cacheprovider',
+            f'--junitxml={report}']
     try: said = subprocess.run(args, cwd=checkout, env=env, capture_output=True, text=True, timeout=LIMIT).stdout
     except subprocess.TimeoutExpired: return {words: (f'not done after {LIMIT} s', LIMIT)}
     if not report.exists(): return {words: (said[-500:], 0.)}
@@ -126,7 +137,8 @@ def run_all(todo, jobs, scratch):
                 tests, done = ready.result(), done + 1
                 for name, result in tests.items(): got[name, setting] = result
                 bad = sum(said is not None for said, _ in tests.values())
-                print(f'{time.monotonic() - begun:5.0f} s  {done}/{len(todo)}  {words} ({setting}): {len(tests) - bad} passed, {bad} not', flush=True)
+                print(f'{time.monotonic() - begun:5.0f} s  {done}/{len(todo)}  {words} ({setting}): '
+                      f'{len(tests) - bad} passed, {bad} not', flush=True)
     return got
 
 
@@ -141,13 +153,15 @@ def table(got, seeds):
         for k, t in columns:
             results = [got.get((name, Setting(k, t, s))) for s in range(seeds)]
             spent += [r[1] for r in results if r]
-            cells.append(''.join(' ' if r is None else '.' if r[0] is None else 'F' for r in results).ljust(max(9, seeds)))
+            cells.append(''.join(' ' if r is None else '.' if r[0] is None else 'F'
+                                 for r in results).ljust(max(9, seeds)))
         yield f'{name:{width}}  ' + '  '.join(cells) + f'  {max(spent):.0f}'
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--jobs', type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(), help='processors to use')
+    parser.add_argument('--jobs', type=int, default=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
+                        else os.cpu_count(), help='processors to use')
     parser.add_argument('--seeds', type=int, default=5, help='how many seeds, today\'s among them')
     parser.add_argument('--full', action='store_true', help='every seed under all kernels and threads')
     parser.add_argument('--only', default='', help='a regular expression: only claims whose file or words it matches')
@@ -164,7 +178,8 @@ def main():
         got = run_all(todo, given.jobs, scratch)
     print('\n'.join(['', *table(got, given.seeds)]))
     failed = {key: said for key, (said, _) in got.items() if said is not None}
-    for (name, setting), said in failed.items(): print(f'\n{name} ({setting})\n    ' + said.strip()[:600].replace('\n', '\n    '))
+    for (name, setting), said in failed.items():
+        print(f'\n{name} ({setting})\n    ' + said.strip()[:600].replace('\n', '\n    '))
     print(f'\n{len(got) - len(failed)} of {len(got)} hold')
     return bool(failed)
 

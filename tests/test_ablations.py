@@ -12,7 +12,8 @@ from emonb.experiments import ablations
 from emonb.experiments.ablations import ABLATIONS, Change, Changed, answer_of, table_of
 from emonb.experiments.by_name import SETS
 from emonb.models.registry import entry
-from emonb.study.experiment import check_parameters, run as run_one
+from emonb.study.experiment import check_parameters
+from emonb.study.experiment import run as run_one
 from emonb.study.settled import all_looks
 
 STUDIES = [(name, k) for name, studies in ABLATIONS.items() for k in studies]
@@ -71,7 +72,8 @@ def test_what_is_written(result):
 
 def known(name, difference, p):
     d = dict(difference=difference, low=difference - .05, high=difference + .05, p=p)
-    return Changed(Change('part', name, {}), 'model', 2, dict(UF1=dict(value=.5, low=.4, high=.6), UAR=dict(value=.5, low=.4, high=.6)),
+    return Changed(Change('part', name, {}), 'model', 2,
+                   dict(UF1=dict(value=.5, low=.4, high=.6), UAR=dict(value=.5, low=.4, high=.6)),
                    dict(UF1=d, UAR=d))
 
 def test_the_answer_is_computed_from_the_rows(result):
@@ -80,13 +82,16 @@ def test_the_answer_is_computed_from_the_rows(result):
     said = answer_of(t)
     worse, rest = said.split('Better by the change: ')
     better, none = rest.split('No difference shown: ')
-    assert 'part A' in worse and 'part B' in better and 'part C' in none and 'part D' in none and 'Of 4 comparisons' in said
-    assert list(table_of(t, 'simulated').verdict) == ['–', 'below', 'above', 'no difference shown', 'no difference shown']
+    assert 'part A' in worse and 'part B' in better and 'part C' in none and 'part D' in none
+    assert 'Of 4 comparisons' in said
+    assert list(table_of(t, 'simulated').verdict) == ['–', 'below', 'above', 'no difference shown',
+                                                      'no difference shown']
 
 
 def test_what_a_set_cannot_show_is_listed_and_the_rest_runs(tmp_path):
     tree = write_casme3(tmp_path/'A', Casme3Twin(part='A', subjects=3, clips=9, size=(320, 240)))
-    given = dict(root=str(tree), options='part=A', epochs=1, seeds='0', workers=1, parts='baseline,mirror image,modalities')
+    given = dict(root=str(tree), options='part=A', epochs=1, seeds='0', workers=1,
+                 parts='baseline,mirror image,modalities')
     t, = ablations.run(dict(given, out=str(tmp_path/'out'))).tried
     assert [(c.name, 'needs physiology' in why) for c, why in t.lacking] == [('off', True)]
     assert [r.change.name for r in t.rows] == ['off', 'color alone', 'depth alone']
@@ -94,8 +99,10 @@ def test_what_a_set_cannot_show_is_listed_and_the_rest_runs(tmp_path):
 
 
 @pytest.mark.parametrize('given,word', [
-    (dict(studies='theirs'), 'paper'), (dict(protocol='loso,leave_stimulus_out'), 'one protocol'), (dict(dataset='stress'), 'fmov'),
-    (dict(options='dim=3'), 'option'), (dict(dataset='fmov', clips=9), 'no such size'), (dict(seeds='a'), 'whole numbers')])
+    (dict(studies='theirs'), 'paper'), (dict(protocol='loso,leave_stimulus_out'), 'one protocol'),
+    (dict(dataset='stress'), 'fmov'),
+    (dict(options='dim=3'), 'option'), (dict(dataset='fmov', clips=9), 'no such size'),
+    (dict(seeds='a'), 'whole numbers')])
 def test_refused_in_one_sentence(given, word, tmp_path):
     with pytest.raises(EmonbError, match=word) as e: ablations.run(dict(given, out=str(tmp_path/'out')))
     assert '\n' not in str(e.value) and not (tmp_path/'out').exists()
@@ -105,7 +112,8 @@ def test_a_larger_twin_keeps_the_rest():
     e = ablations.sized(SETS['casme3'], ablations.check(dict(people=20, clips=300)))
     before = SETS['casme3'].presets['demo']
     assert e.presets['demo']['twin'] == dict(before['twin'], subjects=20, clips=300)
-    assert {k: v for k, v in e.presets['demo'].items() if k != 'twin'} == {k: v for k, v in before.items() if k != 'twin'}
+    assert {k: v
+            for k, v in e.presets['demo'].items() if k != 'twin'} == {k: v for k, v in before.items() if k != 'twin'}
 
 
 def test_real_people_have_no_oracle_and_their_look_is_logged(tmp_path, monkeypatch):
@@ -113,9 +121,11 @@ def test_real_people_have_no_oracle_and_their_look_is_logged(tmp_path, monkeypat
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
     write_megc2019(tmp_path/'set', FlowTwin(people=4, clips=4, seed=5))
     for name in (MARKER, 'truth.csv'): (tmp_path/'set'/name).unlink()
-    given = dict(dataset='megc2019', root=str(tmp_path/'set'), epochs=1, seeds='0', workers=1, parts='dropout', out=str(tmp_path/'out'))
+    given = dict(dataset='megc2019', root=str(tmp_path/'set'), epochs=1, seeds='0', workers=1, parts='dropout',
+                 out=str(tmp_path/'out'))
     r = ablations.run(given)
     t, = r.tried
     assert r.provenance == 'real' and not [m for m in t.reference.entries if m.kind == 'oracle'] and len(t.rows) == 1
     assert all(set(f.people) == {'not a development set'} for f in r.tables()[:2])
-    assert 'first scored look' in ' '.join(r.told) and len(all_looks().query('changed == "ablations" and settled != ""')) == 1
+    assert 'first scored look' in ' '.join(r.told)
+    assert len(all_looks().query('changed == "ablations" and settled != ""')) == 1

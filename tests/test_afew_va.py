@@ -1,4 +1,7 @@
-"AFEW-VA and pretraining: bad input, a fuzzed reader, actors kept apart, learning above the floor, weights into the networks. All files are SIMULATED."
+"""AFEW-VA and pretraining.
+
+Bad input, a fuzzed reader, actors kept apart, learning above the floor, weights into the networks. All files are
+SIMULATED."""
 import ast
 import json
 import shutil
@@ -10,18 +13,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings, strategies as st
+from conftest import NBS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from conftest import NBS
 from emonb.core import DataError, EmonbError, SetError
 from emonb.data.afew_va import AfewVa, AfewVaTwin, oracle, read_clip, simulated_afew_va_root, truth_table, write_afew_va
 from emonb.data.people import UNEXPLAINED
 from emonb.data.recordings import MARKER
-from emonb.models.deep_fusion import DeepFusion
-from emonb.models.face_net import AffectCNN, FaceNet, load_cnn, predict_affect, save_weights, train_affect, weights_note
 from emonb.experiments import afew_va
 from emonb.experiments.afew_va import PARAMETERS, check_parameters, companions, hold_out, open_set, run
+from emonb.models.deep_fusion import DeepFusion
+from emonb.models.face_net import AffectCNN, FaceNet, load_cnn, predict_affect, save_weights, train_affect, weights_note
 from emonb.signals.faces import crop_face, face_crops
 from emonb.study import report
 from emonb.study.metrics import agreement, difference
@@ -49,13 +53,15 @@ def edit(path, change):
     change(said)
     path.write_text(json.dumps(said))
 
-# the reader ------------------------------------------------------------------------------------------------------------------------------
+# the reader -----------------------------------------------------------------------------------------------------------
 
 def test_a_whole_tree_is_read_as_it_was_written(whole):
     data, truth = AfewVa(whole), truth_table(TINY)
     assert data.provenance == 'simulated' and not len(data.audit()) and len(data) == 20
-    assert data.meta[['clip', 'actor', 'frame', 'valence', 'arousal']].astype({'valence': int, 'arousal': int}).equals(truth[['clip', 'actor', 'frame', 'valence', 'arousal']])
-    assert all(p.stem == f'{n:05d}' and p.parent.name == c for p, n, c in zip(data.paths, data.meta.frame, data.meta['clip']))
+    columns = ['clip', 'actor', 'frame', 'valence', 'arousal']
+    assert data.meta[columns].astype({'valence': int, 'arousal': int}).equals(truth[columns])
+    assert all(p.stem == f'{n:05d}' and p.parent.name == c
+               for p, n, c in zip(data.paths, data.meta.frame, data.meta['clip']))
     for i in (0, 7, 19): assert data.picture(i).shape == (168, 224, 3)
 
 def test_layouts_of_copies(tree, tmp_path):
@@ -65,9 +71,12 @@ def test_layouts_of_copies(tree, tmp_path):
     shutil.copy(nested/'01/001/00000.png', nested/'01/001_cropped/00000.png')
     (nested/'.DS_Store').write_bytes(b'x')
     data = AfewVa(nested)
-    assert len(data) == 20 and data.provenance == 'real'                              # no marker: nobody says it is simulated
+    # no marker: nobody says it is simulated
+    assert len(data) == 20 and data.provenance == 'real'
     assert set(data.audit().query("action == 'ignored'").file) == {'01/001_cropped', '.DS_Store'}
-    assert '595 of 600 clips are not here (first 006)' in set(data.audit().defect) and len(AfewVa(nested, strict=True)) == 20      # a part of the set may be read
+    # a part of the set may be read
+    assert '595 of 600 clips are not here (first 006)' in set(data.audit().defect)
+    assert len(AfewVa(nested, strict=True)) == 20
     assert len(AfewVa(nested.parent)) == 20
 
 def test_without_an_actor_the_clip_is_the_group(tree):
@@ -77,11 +86,17 @@ def test_without_an_actor_the_clip_is_the_group(tree):
 
 def spoil_frame(key, **change): return lambda d: d['frames'][key].update(change)
 
-FRAME_FAULTS = {'no valence': lambda d: d['frames']['00002'].pop('valence'), 'no landmarks': lambda d: d['frames']['00002'].pop('landmarks'),
-                'NaN or infinite': spoil_frame('00002', arousal=float('nan')), "arousal is 'x'": spoil_frame('00002', arousal='x'), "valence is 'True'": spoil_frame('00002', valence=True),
-                'outside −10 to 10': spoil_frame('00002', valence=-10.5), '49 landmarks': lambda d: d['frames']['00002'].update(landmarks=d['frames']['00002']['landmarks'][:49]),
-                'pairs of numbers': spoil_frame('00002', landmarks=[[1, 2], [3]]), 'a landmark is NaN': lambda d: d['frames']['00002']['landmarks'].__setitem__(40, [float('inf'), 3]),
-                'both eyes': spoil_frame('00002', landmarks=[[9, 9]]*68), 'not an object': lambda d: d['frames'].__setitem__('00002', 7)}
+FRAME_FAULTS = {'no valence': lambda d: d['frames']['00002'].pop('valence'),
+                'no landmarks': lambda d: d['frames']['00002'].pop('landmarks'),
+                'NaN or infinite': spoil_frame('00002', arousal=float('nan')),
+                "arousal is 'x'": spoil_frame('00002', arousal='x'),
+                "valence is 'True'": spoil_frame('00002', valence=True),
+                'outside −10 to 10': spoil_frame('00002', valence=-10.5),
+                '49 landmarks': lambda d: d['frames']['00002'].update(landmarks=d['frames']['00002']['landmarks'][:49]),
+                'pairs of numbers': spoil_frame('00002', landmarks=[[1, 2], [3]]),
+                'a landmark is NaN': lambda d: d['frames']['00002']['landmarks'].__setitem__(40, [float('inf'), 3]),
+                'both eyes': spoil_frame('00002', landmarks=[[9, 9]]*68),
+                'not an object': lambda d: d['frames'].__setitem__('00002', 7)}
 
 @pytest.mark.parametrize('fault', FRAME_FAULTS)
 def test_a_faulty_frame_is_left_out_and_named(tree, fault):
@@ -134,7 +149,7 @@ def test_spellings_of_one_actor_stay_on_one_side(tree):
     "The twin's clips 001 and 004 show actor 1, 002 and 005 actor 2."
     plain = AfewVa(tree)
     for clip, name in (('004', 'Actor  1'), ('005', 'actor\u200b 2'), ('003', 'actor 02')):
-        edit(tree/clip/f'{clip}.json', lambda d: d.update(actor=name))
+        edit(tree/clip/f'{clip}.json', lambda d, name=name: d.update(actor=name))
     data = AfewVa(tree)
     groups = data.meta.groupby('clip').group.first().to_dict()
     assert groups == {'001': 'actor 1', '002': 'actor 2', '003': 'actor 02', '004': 'actor 1', '005': 'actor 2'}
@@ -201,12 +216,16 @@ def test_pictures_missing_unrated_and_stray(tree):
     shutil.copy(tree/'001/00000.png', tree/'001/00099.png')
     (tree/'003/Thumbs.db').write_bytes(b'x')
     audit = AfewVa(tree).audit()
-    assert list(zip(audit.file, audit.action)) == [('001/001.json', 'frame left out'), ('001/00099.png', 'ignored'), ('003/Thumbs.db', 'ignored')]
-    edit(tree/'004/004.json', lambda d: d['frames'].update({'../../001/00000': d['frames']['00000']}))                # a name that leads elsewhere
+    assert list(zip(audit.file, audit.action)) == [('001/001.json', 'frame left out'), ('001/00099.png', 'ignored'),
+                                                   ('003/Thumbs.db', 'ignored')]
+    # a name that leads elsewhere
+    edit(tree/'004/004.json', lambda d: d['frames'].update({'../../001/00000': d['frames']['00000']}))
     assert AfewVa(tree).audit().defect.str.contains('not a number').sum() == 1
 
-@pytest.mark.parametrize('content, match', [('', 'not readable as JSON'), ('[1, 2]', 'no frames'), ('{"video_id": "001"}', 'no frames'), ('{"frames": {}}', 'no frames'), ('{"frames": [1]}', 'no frames'),
-                                            ('\udcff', 'not readable as JSON'), ('['*100_000, 'not readable as JSON')])
+@pytest.mark.parametrize('content, match',
+                         [('', 'not readable as JSON'), ('[1, 2]', 'no frames'), ('{"video_id": "001"}', 'no frames'),
+                          ('{"frames": {}}', 'no frames'), ('{"frames": [1]}', 'no frames'),
+                          ('\udcff', 'not readable as JSON'), ('['*100_000, 'not readable as JSON')])
 def test_a_faulty_annotation_leaves_out_its_clip(tree, content, match):
     (tree/'003/003.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
     data = AfewVa(tree)
@@ -238,14 +257,17 @@ def test_damaged_and_resized_pictures(tree):
     small = cv2.resize(cv2.imread(str(tree/'001/00002.png')), (40, 30))
     cv2.imwrite(str(tree/'001/00002.png'), small)
     data = AfewVa(tree)
-    for i, match in ((0, 'the png is cut off'), (1, 'the file is empty'), (2, 'of one size')): assert 'clip 001' in refuses(match, data.picture, i)
+    for i, match in ((0, 'the png is cut off'), (1, 'the file is empty'), (2, 'of one size')):
+        assert 'clip 001' in refuses(match, data.picture, i)
     faces = face_crops(data)
     assert len(faces.x) == 17 and [d['row'] for d in faces.defects] == [f'clip 001, frame {k}' for k in range(3)]
     refuses('the png is cut off', face_crops, data, strict=True)
     for p in tree.glob('0*/*.png'): p.write_bytes(b'no picture')
     refuses('neither a jpg nor a png', face_crops, AfewVa(tree), kind=SetError)
 
-JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers(-20, 20) | st.text(max_size=5), lambda c: st.lists(c, max_size=4) | st.dictionaries(st.sampled_from(['frames', '00000', '00001', 'valence', 'arousal', 'landmarks', 'video_id', 'actor']), c, max_size=5), max_leaves=20)
+NAMES = st.sampled_from(['frames', '00000', '00001', 'valence', 'arousal', 'landmarks', 'video_id', 'actor'])
+JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers(-20, 20) | st.text(max_size=5),
+                    lambda c: st.lists(c, max_size=4) | st.dictionaries(NAMES, c, max_size=5), max_leaves=20)
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=JSON.map(lambda o: json.dumps(o).encode()) | st.binary(max_size=200))
@@ -271,7 +293,7 @@ def test_any_picture_is_read_or_refused(whole, tmp_path, cut, where, byte):
     try: assert AfewVa(root).picture(0).dtype == np.uint8
     except DataError as e: assert '00000.png' in str(e)
 
-# crops, split, agreement -----------------------------------------------------------------------------------------------------------------
+# crops, split, agreement ----------------------------------------------------------------------------------------------
 
 def test_crops_are_level_and_belong_to_their_ratings(whole):
     data = AfewVa(whole)
@@ -280,13 +302,15 @@ def test_crops_are_level_and_belong_to_their_ratings(whole):
         assert np.array_equal(faces.x[i], crop_face(data.picture(i), data.landmarks[i]).transpose(2, 0, 1))
         assert np.allclose(faces.y[i]*10, [faces.meta.valence[i], faces.meta.arousal[i]])
     assert np.array_equal(face_crops(data).x, faces.x)                                     # from the cache
-    assert face_crops(data, aspect=1.2).fingerprint != faces.fingerprint and face_crops(data, aspect=1.2).x.shape == faces.x.shape
+    assert face_crops(data, aspect=1.2).fingerprint != faces.fingerprint
+    assert face_crops(data, aspect=1.2).x.shape == faces.x.shape
 
 def test_a_changed_picture_is_never_served_from_the_cache(tree):
     was = face_crops(AfewVa(tree))
     shutil.copy(tree/'001/00001.png', tree/'001/00000.png')
     now = face_crops(AfewVa(tree))
-    assert now.fingerprint != was.fingerprint and not np.array_equal(now.x[0], was.x[0]) and np.array_equal(now.x[1], was.x[1])
+    assert now.fingerprint != was.fingerprint and not np.array_equal(now.x[0], was.x[0])
+    assert np.array_equal(now.x[1], was.x[1])
 
 def test_no_actor_is_on_both_sides():
     groups = np.array(['a']*9 + ['b']*3 + ['c']*5 + ['d'])
@@ -298,21 +322,26 @@ def test_no_actor_is_on_both_sides():
 
 def test_agreement_by_hand():
     rng = np.random.default_rng(1)
-    y = rng.uniform(-1, 1, (200, 2)); p = .5*y + .2*rng.normal(size=y.shape); who = np.repeat(np.arange(20), 10)
+    y = rng.uniform(-1, 1, (200, 2))
+    p = .5*y + .2*rng.normal(size=y.shape)
+    who = np.repeat(np.arange(20), 10)
     s = agreement(y, p, who, n=500)
     for k, name in enumerate(('valence', 'arousal')):
-        ccc = 2*np.mean((y[:, k] - y[:, k].mean())*(p[:, k] - p[:, k].mean()))/(y[:, k].var() + p[:, k].var() + (y[:, k].mean() - p[:, k].mean())**2)
-        assert s[name]['CCC']['value'] == pytest.approx(ccc) and s[name]['RMSE']['value'] == pytest.approx(np.sqrt(np.mean((y - p)[:, k]**2)))
+        a, b = y[:, k], p[:, k]
+        ccc = 2*np.mean((a - a.mean())*(b - b.mean()))/(a.var() + b.var() + (a.mean() - b.mean())**2)
+        assert s[name]['CCC']['value'] == pytest.approx(ccc)
+        assert s[name]['RMSE']['value'] == pytest.approx(np.sqrt(np.mean((y - p)[:, k]**2)))
         assert s[name]['CCC']['low'] < ccc < s[name]['CCC']['high']
     same = difference(y, p, p, who, n=200)['valence']
     assert same['value'] == 0 == same['low'] == same['high']
 
-# learning --------------------------------------------------------------------------------------------------------------------------------
+# learning -------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     "A network trained on the twin, with its held-out faces."
-    root = write_afew_va(tmp_path_factory.mktemp('learn')/'afew_va', AfewVaTwin(clips=240, frames=2, actors=240, noise=.05, tilt=3., quirks=False))
+    root = write_afew_va(tmp_path_factory.mktemp('learn')/'afew_va',
+                         AfewVaTwin(clips=240, frames=2, actors=240, noise=.05, tilt=3., quirks=False))
     with pytest.MonkeyPatch.context() as m:
         m.setenv('EMONB_CACHE', str(root.parent/'cache'))
         faces = face_crops(AfewVa(root))
@@ -325,10 +354,12 @@ def test_training_beats_the_floor_on_actors_never_seen(trained):
     y, who = faces.y[test], faces.groups[test]
     guess, beside = predict_affect(net, faces.x[test]), companions(faces, test)
     floor = beside['mean rating of the training part'][1]
-    gain, model, top = difference(y, guess, floor, who), agreement(y, guess, who), agreement(y, oracle(root, faces.meta[test]), who)
+    gain, model, top = difference(y, guess, floor,
+                                  who), agreement(y, guess, who), agreement(y, oracle(root, faces.meta[test]), who)
     assert losses[-1] < .8*losses[0]
     assert all(gain[k]['low'] > 0 for k in gain), gain
-    assert all(model[k]['CCC']['value'] < top[k]['CCC']['value'] for k in model)            # and nothing beats the truth
+    # and nothing beats the truth
+    assert all(model[k]['CCC']['value'] < top[k]['CCC']['value'] for k in model)
     rng = np.random.default_rng(0)
     shuffled = agreement(y, guess[rng.permutation(len(guess))], who)
     assert all(abs(shuffled[k]['CCC']['value']) < .3 for k in shuffled)
@@ -336,32 +367,38 @@ def test_training_beats_the_floor_on_actors_never_seen(trained):
 def test_same_seed_same_weights(trained):
     _, faces, _, _, _ = trained
     a, b, c = (train_affect(faces.x[:40], faces.y[:40], epochs=1, seed=s)[0] for s in (0, 0, 1))
-    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters())) and not torch.equal(a.head.weight, c.head.weight)
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
+    assert not torch.equal(a.head.weight, c.head.weight)
 
-# weights ---------------------------------------------------------------------------------------------------------------------------------
+# weights --------------------------------------------------------------------------------------------------------------
 
 def test_weights_reach_the_face_net_and_the_fusion(trained, tmp_path, capsys):
     _, faces, _, net, _ = trained
     path = save_weights(net, tmp_path, faces.provenance, dict(epochs=10, fingerprint=faces.fingerprint))
-    assert 'SIMULATED' in path.name and weights_note(path)['provenance'] == 'simulated' and weights_note(path)['epochs'] == 10
+    assert 'SIMULATED' in path.name and weights_note(path)['provenance'] == 'simulated'
+    assert weights_note(path)['epochs'] == 10
     assert save_weights(net, tmp_path, 'real', {}).name == 'face_cnn.safetensors'
     for target in (FaceNet(), DeepFusion(modalities=('bio', 'face'))):
         assert 'SIMULATED' in load_cnn(target, path) and 'SIMULATED' in capsys.readouterr().out
         cnn = (target.parts['face'] if hasattr(target, 'parts') else target).cnn
         assert all(torch.equal(cnn.state_dict()[k], v) for k, v in load_file(path).items())
     assert load_cnn(FaceNet(), tmp_path/'face_cnn.safetensors') == 'pretrained (AFEW-VA)'
-    assert DeepFusion(modalities=('face',)).load_face(path) != 'random'                      # chapter 42's own way reads them too
+    # chapter 42's own way reads them too
+    assert DeepFusion(modalities=('face',)).load_face(path) != 'random'
 
 def test_missing_and_wrong_weights(tmp_path, capsys):
     net = FaceNet()
     before = [p.clone() for p in net.cnn.parameters()]
-    assert load_cnn(net, tmp_path/'none.safetensors') == 'random' == net.weights and 'random weights' in capsys.readouterr().out
+    assert load_cnn(net, tmp_path/'none.safetensors') == 'random' == net.weights
+    assert 'random weights' in capsys.readouterr().out
     path = AffectCNN().save_cnn(tmp_path/'good.safetensors')
     (tmp_path/'cut.safetensors').write_bytes(path.read_bytes()[:900])
     (tmp_path/'text.safetensors').write_text('weights')
     save_file({'layers.0.weight': torch.zeros(3)}, tmp_path/'other.safetensors')
     save_file({k: v for k, v in load_file(path).items() if 'weight' in k}, tmp_path/'part.safetensors')
-    for name, match in (('cut', 'not a readable safetensors'), ('text', 'not a readable safetensors'), ('other', 'another network'), ('part', 'another network')): refuses(match, load_cnn, net, tmp_path/f'{name}.safetensors')
+    for name, match in (('cut', 'not a readable safetensors'), ('text', 'not a readable safetensors'),
+                        ('other', 'another network'), ('part', 'another network')):
+        refuses(match, load_cnn, net, tmp_path/f'{name}.safetensors')
     good = load_file(path)
     for k, spoilt in enumerate((float('nan'), float('inf'), -float('inf'))):
         name = list(good)[k]
@@ -374,7 +411,7 @@ def test_missing_and_wrong_weights(tmp_path, capsys):
     assert all(torch.equal(a, b) for a, b in zip(before, net.cnn.parameters()))                # nothing half-loaded
     assert load_cnn(net, path) == 'pretrained (source not stated)'
 
-# the run ---------------------------------------------------------------------------------------------------------------------------------
+# the run --------------------------------------------------------------------------------------------------------------
 
 def test_the_notebook_has_the_parameters_of_the_table():
     nb = nbformat.read(NBS/'89_pretrain_face.ipynb', as_version=4)
@@ -384,7 +421,9 @@ def test_the_notebook_has_the_parameters_of_the_table():
     assert all('#' in line for line in cell.source.splitlines()) and not any(c.get('outputs') for c in nb.cells)
 
 def test_unknown_names_and_values():
-    for wrong, match in ((dict(epoch=2), 'epochs'), (dict(source='twin'), 'simulated'), (dict(epochs=1.5), 'whole'), (dict(held_out=0.), 'between'), (dict(lr=0.), 'default'), (dict(strict=1.5), 'False, True'), (dict(clips=-1), '0 or more')):
+    for wrong, match in ((dict(epoch=2), 'epochs'), (dict(source='twin'), 'simulated'), (dict(epochs=1.5), 'whole'),
+                         (dict(held_out=0.), 'between'), (dict(lr=0.), 'default'), (dict(strict=1.5), 'False, True'),
+                         (dict(clips=-1), '0 or more')):
         with pytest.raises(EmonbError, match=match): check_parameters(wrong)
     with pytest.raises(EmonbError, match='outt'): check_parameters(dict(outt='x', epochs=2))
 
@@ -395,26 +434,33 @@ def test_where_the_set_is_looked_for(whole, tmp_path, monkeypatch):
     refuses('source=real', open_set, check_parameters(dict(source='real', root=str(whole))), kind=SetError)
     assert open_set(check_parameters(dict(root=str(whole)))).provenance == 'simulated'
     twin = open_set(check_parameters(dict(clips=4)))
-    assert twin.root.parent == tmp_path/'data/simulated' and (twin.root/MARKER).exists() and twin.meta['clip'].nunique() == 4
+    assert twin.root.parent == tmp_path/'data/simulated' and (twin.root/MARKER).exists()
+    assert twin.meta['clip'].nunique() == 4
     monkeypatch.setenv('EMONB_DATA', str(tmp_path/'sets'))
     (tmp_path/'sets/afew_va').mkdir(parents=True)
     refuses('empty', open_set, check_parameters({}), kind=SetError)                             # asked for, so no twin
     shutil.copytree(whole/'001', tmp_path/'sets/afew_va/001')
     assert open_set(check_parameters({})).provenance == 'real'
-    refuses('not a simulated twin', open_set, check_parameters(dict(source='simulated', root=str(tmp_path/'sets/afew_va'))), kind=SetError)
+    refuses('not a simulated twin', open_set,
+            check_parameters(dict(source='simulated', root=str(tmp_path/'sets/afew_va'))), kind=SetError)
     assert simulated_afew_va_root(TINY, tmp_path/'base') == simulated_afew_va_root(TINY, tmp_path/'base')
 
 def test_a_whole_run(whole, tmp_path, capsys):
     def once(name): return run(dict(root=str(whole), out=str(tmp_path/name), epochs=1, device='cpu'))
     r, again = once('a'), once('b')
     said = json.loads((tmp_path/'a/summary.json').read_text())
-    assert said['provenance'] == 'simulated' and said['parameters']['epochs'] == 1 and said['seconds'] > 0 and 'SIMULATED' in (tmp_path/'a/tables.md').read_text()
-    assert set(said['metrics']) == {'valence', 'arousal'} and set(said['metrics']['valence']['CCC']) == {'value', 'low', 'high'} and said['floors'] and said['oracle']
+    assert said['provenance'] == 'simulated' and said['parameters']['epochs'] == 1
+    assert said['seconds'] > 0 and 'SIMULATED' in (tmp_path/'a/tables.md').read_text()
+    assert set(said['metrics']) == {'valence', 'arousal'}
+    assert set(said['metrics']['valence']['CCC']) == {'value', 'low', 'high'} and said['floors']
+    assert said['oracle']
     rows = pd.read_parquet(tmp_path/'a/predictions.parquet')
     assert len(rows) == said['n'] == r.test.sum() and (rows.provenance == 'simulated').all()
-    assert all((tmp_path/'a'/f).stat().st_size > 0 for f in ('face_cnn_SIMULATED.safetensors', 'scatter.png', 'faces.png'))
+    assert all((tmp_path/'a'/f).stat().st_size > 0
+               for f in ('face_cnn_SIMULATED.safetensors', 'scatter.png', 'faces.png'))
     a, b = (load_file(tmp_path/n/'face_cnn_SIMULATED.safetensors') for n in 'ab')
-    assert all(torch.equal(a[k], b[k]) for k in a) and np.array_equal(r.entries[0]['prediction'], again.entries[0]['prediction'])
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert np.array_equal(r.entries[0]['prediction'], again.entries[0]['prediction'])
     for show in (afew_va.show_setting, afew_va.show_tables, report.show_figures, report.show_provenance): show(r)
     assert capsys.readouterr().out.count('SIMULATED') >= 6
 
@@ -422,4 +468,5 @@ def test_nothing_half_written_is_left(tree, tmp_path):
     run(dict(root=str(tree), out=str(tmp_path/'out'), epochs=1, device='cpu'))
     for p in tree.glob('0*/*.png'): p.write_bytes(b'')
     with pytest.raises(SetError): run(dict(root=str(tree), out=str(tmp_path/'out'), epochs=1, device='cpu'))
-    assert not (tmp_path/'out/summary.json').exists()                                           # an old summary would speak for the failed run
+    # an old summary would speak for the failed run
+    assert not (tmp_path/'out/summary.json').exists()

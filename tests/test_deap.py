@@ -1,4 +1,6 @@
-"DEAP: bad input, hostile pickles, fuzzed readers, pairing through every path, memory and speed of reading. All files are SIMULATED."
+"""DEAP: bad input, hostile pickles, fuzzed readers, pairing through every path, memory and speed of reading.
+
+All files are SIMULATED."""
 import json
 import os
 import pickle
@@ -11,12 +13,38 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from emonb.core import DataError, EmonbError, SetError
-from emonb.data.deap import (CHANNELS, EEG, RATE, RATINGS, BdfSession, Deap, binarise, count_frames, inventory, load_arrays, parse_subjects, read_bdf_header,
-                             read_dat, read_digital, read_ratings, status_events, video_frame)
-from emonb.data.simulate_deap import TWENTE, DeapTwin, deap_set, python2_pickle, stamp_of_frame, stamp_of_signal, write_deap
+from emonb.data.deap import (
+    CHANNELS,
+    EEG,
+    RATE,
+    RATINGS,
+    BdfSession,
+    Deap,
+    binarise,
+    count_frames,
+    inventory,
+    load_arrays,
+    parse_subjects,
+    read_bdf_header,
+    read_dat,
+    read_digital,
+    read_ratings,
+    status_events,
+    video_frame,
+)
+from emonb.data.simulate_deap import (
+    TWENTE,
+    DeapTwin,
+    deap_set,
+    python2_pickle,
+    stamp_of_frame,
+    stamp_of_signal,
+    write_deap,
+)
 
 SMALL = dict(trials=4, seconds=4, mark=True, files=('dat', 'bdf', 'video'), seed=3)
 
@@ -37,7 +65,7 @@ def refuses(match, call, *args, **kwargs):
     assert '\n' not in str(e.value) and len(str(e.value)) < 400
     return str(e.value)
 
-# pairing ---------------------------------------------------------------------------------------------------------------------------------
+# pairing --------------------------------------------------------------------------------------------------------------
 
 def test_one_trial_stays_one_trial_through_every_path(whole):
     dat, bdf = Deap(whole), Deap(whole, signals='bdf')
@@ -49,7 +77,8 @@ def test_one_trial_stays_one_trial_through_every_path(whole):
         number, true = a.meta['experiment_id'], truth.loc[(a.meta['subject'], a.meta['experiment_id'])]
         assert stamp_of_signal(a.signals.values['Temp'], RATE) == number
         assert stamp_of_signal(b.signals.values['Temp'], b.signals.rates['Temp']) == number
-        assert [a.meta[k] for k in RATINGS] == [true[k] for k in RATINGS] and a.meta['trial_number'] == true.trial_number
+        assert [a.meta[k] for k in RATINGS] == [true[k] for k in RATINGS]
+        assert a.meta['trial_number'] == true.trial_number
         assert a.meta['label'] == int(true.valence >= 5)
         if a.meta['video']:
             videos += 1
@@ -57,7 +86,8 @@ def test_one_trial_stays_one_trial_through_every_path(whole):
     assert videos == 8                                                     # two of the subjects have faces
 
 def test_raw_channels_are_found_by_name_in_either_order(whole):
-    assert read_bdf_header(whole / 'data_original/s01.bdf').labels[:32] == TWENTE != EEG == read_bdf_header(whole / 'data_original/s23.bdf').labels[:32]
+    first, late = (read_bdf_header(whole / f'data_original/{who}.bdf').labels[:32] for who in ('s01', 's23'))
+    assert first == TWENTE != EEG == late
     import mne
     for who, status in (('s01', 'Status'), ('s23', 'Status'), ('s24', ''), ('s32', '')):
         session = BdfSession(whole / f'data_original/{who}.bdf', trials=4)
@@ -66,7 +96,8 @@ def test_raw_channels_are_found_by_name_in_either_order(whole):
         first = int(session.onsets_s[2] * 512)
         ours = session.raw(3, before_s=0, after_s=1)
         assert np.allclose(ours.get_data('Fz'), theirs.get_data('Fz', first, first + 512), atol=1e-12)
-        assert np.allclose(ours.get_data('vEOG')[0], np.subtract(*theirs.get_data(['EXG3', 'EXG4'], first, first + 512)), atol=1e-12)
+        assert np.allclose(ours.get_data('vEOG')[0],
+                           np.subtract(*theirs.get_data(['EXG3', 'EXG4'], first, first + 512)), atol=1e-12)
 
 def test_every_status_variant_gives_the_same_codes(whole):
     for who in ('s01', 's23', 's24', 's32'):
@@ -78,19 +109,22 @@ def test_a_real_biosemi_file_reads_as_mne_reads_it(real):
     path = real('eeglab') / 'test.bdf'
     header, theirs = read_bdf_header(path), mne.io.read_raw_bdf(path, verbose='error')
     ours = read_digital(header, [3, 11], 1000, 5000) * header.gain[[3, 11], None] + header.offset[[3, 11], None]
-    assert np.allclose(ours * 1e-6, theirs.get_data([3, 11], 1000, 5000), atol=1e-12) and header.rate == theirs.info['sfreq']
+    assert np.allclose(ours * 1e-6, theirs.get_data([3, 11], 1000, 5000), atol=1e-12)
+    assert header.rate == theirs.info['sfreq']
     refuses('never shows code 4', status_events, header)
     refuses('no channel Fp1', BdfSession, path)
 
-# what is there ---------------------------------------------------------------------------------------------------------------------------
+# what is there --------------------------------------------------------------------------------------------------------
 
 def test_any_subset_of_subjects_and_files(tree):
     (tree / 'data_preprocessed_python/s15.dat').unlink()
     shutil.rmtree(tree / 'face_video/s01')
     table = inventory(tree).set_index('subject')
-    assert table.used.to_dict() == dict(s01=True, s15=False, s23=True, s24=True, s32=True) and table.note['s15'] == 'no dat file'
+    assert table.used.to_dict() == dict(s01=True, s15=False, s23=True, s24=True, s32=True)
+    assert table.note['s15'] == 'no dat file'
     assert not table.as_published['s01'] and table.as_published['s15'] and table.as_published['s24']
-    assert Deap(tree).subjects == ['s01', 's23', 's24', 's32'] and Deap(tree, signals='bdf', subjects='15').subjects == ['s15']
+    assert Deap(tree).subjects == ['s01', 's23', 's24', 's32']
+    assert Deap(tree, signals='bdf', subjects='15').subjects == ['s15']
     refuses('s15: no dat file', Deap, tree, subjects='1,15')
     refuses('no trial is left that has a face', Deap, tree, faces='need')
     shutil.rmtree(tree / 'data_original')
@@ -104,28 +138,35 @@ def test_missing_videos_are_named_and_left_out_on_demand(tree):
     assert Deap(tree, faces='none').meta.video.eq('').all() and len(Deap(tree, faces='none').sources) == 1 + 5
     assert len(faces) == 3 and 2 not in faces.meta.trial_number.tolist()
     audit = Deap(tree).audit()
-    assert ((audit.file == 'face_video/s01') & (audit.row == 'Trial 2')).any() and ((audit.row == 's15') & audit.defect.str.contains('familiarity')).any()
+    assert ((audit.file == 'face_video/s01') & (audit.row == 'Trial 2')).any()
+    assert ((audit.row == 's15') & audit.defect.str.contains('familiarity')).any()
 
 def test_stray_files_are_listed_and_ignored(tree):
-    for p in ('.DS_Store', 'data_preprocessed_python/.DS_Store', 'data_preprocessed_python/._s01.dat', 'face_video/.DS_Store', 'face_video/s01/Thumbs.db', 'data_original/s01.bdf.part'):
+    for p in ('.DS_Store', 'data_preprocessed_python/.DS_Store', 'data_preprocessed_python/._s01.dat',
+              'face_video/.DS_Store', 'face_video/s01/Thumbs.db', 'data_original/s01.bdf.part'):
         (tree / p).write_bytes(b'\0\0\0\1Bud1')
-    assert Deap(tree).subjects == ['s01', 's15', 's23', 's24', 's32'] and (Deap(tree).audit().action == 'ignored').sum() == 5
+    assert Deap(tree).subjects == ['s01', 's15', 's23', 's24', 's32']
+    assert (Deap(tree).audit().action == 'ignored').sum() == 5
 
 def test_a_root_without_the_set(tmp_path):
     refuses('no such folder', Deap, tmp_path / 'nowhere')
     assert 'apply for the set' in refuses('no DEAP files here', Deap, tmp_path)
 
 def test_parameters_are_checked(tree):
-    for wrong in (dict(signals='csv'), dict(target='joy'), dict(rule='>=6'), dict(rule='mean'), dict(subjects='0-40'), dict(subjects='all')):
+    for wrong in (dict(signals='csv'), dict(target='joy'), dict(rule='>=6'), dict(rule='mean'), dict(subjects='0-40'),
+                  dict(subjects='all')):
         with pytest.raises(EmonbError): Deap(tree, **wrong)
-    assert parse_subjects('1-3, s07') == ['s01', 's02', 's03', 's07'] and parse_subjects([2, 's05']) == ['s02', 's05'] and parse_subjects(None) is None
-    assert Deap(tree, target='both').meta.label.tolist() == (binarise(Deap(tree).meta.valence) + 2 * binarise(Deap(tree).meta.arousal)).tolist()
+    assert parse_subjects('1-3, s07') == ['s01', 's02', 's03', 's07']
+    assert parse_subjects([2, 's05']) == ['s02', 's05'] and parse_subjects(None) is None
+    assert Deap(tree, target='both').meta.label.tolist() == (
+        binarise(Deap(tree).meta.valence) + 2 * binarise(Deap(tree).meta.arousal)).tolist()
 
 def test_settings_and_sources_tell_readers_apart(tree):
     a, b = Deap(tree), Deap(tree, rule='>5')
-    assert a.settings != b.settings and a.provenance == 'simulated' and all(p.is_file() for p in a.sources) and len(a.sources) == 1 + 5 + 8
+    assert a.settings != b.settings and a.provenance == 'simulated'
+    assert all(p.is_file() for p in a.sources) and len(a.sources) == 1 + 5 + 8
 
-# bad input -------------------------------------------------------------------------------------------------------------------------------
+# bad input ------------------------------------------------------------------------------------------------------------
 
 def good(whole): return read_dat(whole / 'data_preprocessed_python/s01.dat', 4, 4)
 
@@ -163,7 +204,9 @@ def test_nan_leaves_the_trial_out_flat_is_told_strict_stops(whole, tmp_path):
     path = dat(tmp_path, data=data, labels=one.labels)
     loose = read_dat(path, 4, 4)
     assert loose.usable.tolist() == [False, False, True, True]
-    assert [(d['row'], d['defect'].split()[0], d['action']) for d in loose.defects] == [('trial 1', 'Fp1', 'trial left out'), ('trial 2', 'F7', 'trial left out'), ('trial 3', 'GSR', 'kept')]
+    assert [(d['row'], d['defect'].split()[0], d['action'])
+            for d in loose.defects] == [('trial 1', 'Fp1', 'trial left out'), ('trial 2', 'F7', 'trial left out'),
+                                        ('trial 3', 'GSR', 'kept')]
     refuses('trial 1: Fp1', read_dat, path, 4, 4, strict=True)
 
 def test_ratings_that_cannot_be_trusted(tree):
@@ -176,7 +219,8 @@ def test_ratings_that_cannot_be_trusted(tree):
     write(lambda t: t.drop(columns='Trial', inplace=True)), refuses("no column 'Trial'", read_ratings, tree)
     write(lambda t: t.__setitem__('Valence', 10.)), refuses('row 2', read_ratings, tree)
     write(lambda t: t.loc.__setitem__((3, 'Arousal'), 'x')), refuses('row 5', read_ratings, tree)
-    write(lambda t: t.loc.__setitem__((1, 'Experiment_id'), t.Experiment_id[0])), refuses('Experiment_id [0-9]+ stands twice', read_ratings, tree)
+    write(lambda t: t.loc.__setitem__((1, 'Experiment_id'), t.Experiment_id[0]))
+    refuses('Experiment_id [0-9]+ stands twice', read_ratings, tree)
     for data in (b'', b'\xff\xfe\0', b'\x00' * 50):
         path.write_bytes(data)
         refuses('participant_ratings.csv', read_ratings, tree)
@@ -207,7 +251,8 @@ def test_bdf_files_that_cannot_be_read(tree):
     def put(data):
         path.write_bytes(data)
         return path
-    refuses('never shows code 4', status_events, read_bdf_header(put(raw[:256*(n + 1)] + bytes(len(raw) - 256*(n + 1)))))
+    refuses('never shows code 4', status_events,
+            read_bdf_header(put(raw[:256*(n + 1)] + bytes(len(raw) - 256*(n + 1)))))
     refuses('no status channel', BdfSession, put(raw[:256 + 16*(n - 1)] + b'Battery         ' + raw[256 + 16*n:]))
     refuses('no channel Cz', BdfSession, put(raw.replace(b'Cz              ', b'Cy              ')))
     refuses('mixed sampling rates', BdfSession, put(raw[:per_record + 8] + b'256     ' + raw[per_record + 16:]))
@@ -263,7 +308,8 @@ def test_no_cell_of_the_ratings_ends_the_process_or_is_guessed(tree):
     assert len(said) == len(rows[0]) * len(KILLERS)
     for (name, killer), value in said.items():
         if name.lower() in RATINGS and killer == '1.5': assert value == 'read'
-        elif name not in ('Start_time', 'Familiarity'): assert f'ratings.csv, row 4: {name} is ' in value, (killer, value)
+        elif name not in ('Start_time', 'Familiarity'):
+            assert f'ratings.csv, row 4: {name} is ' in value, (killer, value)
         elif killer in HUGE: assert f'row 4: {name} is ' in value and 'finite' in value, (killer, value)
         else: assert value == 'read', (name, killer, value)      # a word there is no number, and known as missing
 
@@ -393,7 +439,7 @@ def test_small_pickles_that_would_never_end(tmp_path):
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
 
-# hostile pickles -------------------------------------------------------------------------------------------------------------------------
+# hostile pickles ------------------------------------------------------------------------------------------------------
 
 class Evil:
     def __init__(self, call, *args): self.made = call, args
@@ -402,8 +448,11 @@ class Evil:
 @pytest.mark.parametrize('protocol', range(6))
 def test_a_pickle_that_runs_a_command_is_refused_by_name(tmp_path, protocol):
     flag = tmp_path / 'flag'
-    for call, args, name in ((os.system, (f'touch {flag}',), 'system'), (subprocess.check_output, (['touch', str(flag)],), 'check_output'), (eval, (f'open({str(flag)!r}, "w")',), 'eval'),
-                             (exec, ('1',), 'exec'), (np.load, ('x.npy',), 'load'), (getattr, (str, 'upper'), 'getattr')):
+    for call, args, name in ((os.system, (f'touch {flag}',), 'system'),
+                             (subprocess.check_output, (['touch', str(flag)],), 'check_output'),
+                             (eval, (f'open({str(flag)!r}, "w")',), 'eval'),
+                             (exec, ('1',), 'exec'), (np.load, ('x.npy',), 'load'),
+                             (getattr, (str, 'upper'), 'getattr')):
         for thing in (Evil(call, *args), {'data': np.zeros(3), 'labels': [Evil(call, *args)]}):
             (tmp_path / 'evil.dat').write_bytes(pickle.dumps(thing, protocol))
             refuses(f'refused, it asks for [a-z0-9_.]*{name}', load_arrays, tmp_path / 'evil.dat')
@@ -411,15 +460,20 @@ def test_a_pickle_that_runs_a_command_is_refused_by_name(tmp_path, protocol):
     assert not flag.exists()
 
 def test_other_ways_of_making_objects_are_closed(tmp_path):
-    codes = {'inst': b'(S"echo"\nios\nsystem\n.', 'obj': b'(cos\nsystem\nS"echo"\no.', 'newobj': b'\x80\x02cnumpy\nndarray\n)\x81.', 'persistent': b'Pid\n.', 'extension': b'\x80\x02\x82\x01.',
-             'numpy by another door': b'cnumpy.core.multiarray\n_reconstruct.os.system\n.', 'attributes': b'\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.',
-             'inside of a function': b'c_codecs\nencode\n}S"a"\nK\x01sb.', 'bytes by number': b'cnumpy.core.numeric\n_frombuffer\n(J\xff\xff\xff\x7fcnumpy\ndtype\n(S"f8"\ntRK\x01S"C"\ntR.'}
-    for name, code in codes.items():
+    codes = {'inst': b'(S"echo"\nios\nsystem\n.', 'obj': b'(cos\nsystem\nS"echo"\no.',
+             'newobj': b'\x80\x02cnumpy\nndarray\n)\x81.', 'persistent': b'Pid\n.', 'extension': b'\x80\x02\x82\x01.',
+             'numpy by another door': b'cnumpy.core.multiarray\n_reconstruct.os.system\n.',
+             'attributes': b'\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.',
+             'inside of a function': b'c_codecs\nencode\n}S"a"\nK\x01sb.',
+             'bytes by number': b'cnumpy.core.numeric\n_frombuffer\n(J\xff\xff\xff\x7fcnumpy\ndtype\n'
+                                b'(S"f8"\ntRK\x01S"C"\ntR.'}
+    for code in codes.values():
         (tmp_path / 'odd.dat').write_bytes(code)
         refuses('odd.dat', load_arrays, tmp_path / 'odd.dat')
 
 def test_array_types_that_are_not_numbers(tmp_path):
-    for a in (np.array([{}], object), np.array(['a']), np.zeros(2, [('x', 'f8')]), np.array(['2020'], 'M8[D]'), np.zeros(2, 'c16')):
+    for a in (np.array([{}], object), np.array(['a']), np.zeros(2, [('x', 'f8')]), np.array(['2020'], 'M8[D]'),
+              np.zeros(2, 'c16')):
         for protocol in (2, 4, 5):
             (tmp_path / 'a.dat').write_bytes(pickle.dumps(dict(data=a), protocol))
             refuses('a.dat: (refused|damaged)', load_arrays, tmp_path / 'a.dat')
@@ -443,9 +497,10 @@ def test_python2_pickles_read_the_same_here_and_in_the_standard_library(tmp_path
     theirs, ours = pickle.loads(path.read_bytes(), encoding='latin1'), load_arrays(path)
     assert all(np.array_equal(ours[k], theirs[k]) and np.array_equal(ours[k], arrays[k]) for k in arrays)
 
-# fuzz ------------------------------------------------------------------------------------------------------------------------------------
+# fuzz -----------------------------------------------------------------------------------------------------------------
 
-LOOSE = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large])
+LOOSE = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow,
+                                                   HealthCheck.data_too_large])
 
 def only_data_errors(path, data, *calls):
     path.write_bytes(data)
@@ -461,15 +516,18 @@ def damage(draw, seed):
         data[at:at + draw(st.integers(0, 3))] = draw(st.binary(max_size=6))
     return bytes(data)
 
-SEEDS = [pickle.dumps(dict(data=np.arange(6.).reshape(1, 2, 3), labels=np.ones((1, 4))), p) for p in (0, 2, 4, 5)] + [b''.join(bytes(c) for c in python2_pickle(dict(data=np.ones((2, 2)))))]
+SEEDS = [pickle.dumps(dict(data=np.arange(6.).reshape(1, 2, 3), labels=np.ones((1, 4))), p)
+         for p in (0, 2, 4, 5)] + [b''.join(bytes(c) for c in python2_pickle(dict(data=np.ones((2, 2)))))]
 
 @settings(max_examples=300, **LOOSE)
 @given(st.data())
 def test_fuzzed_pickles_end_in_a_sentence(tmp_path, data):
-    only_data_errors(tmp_path / 'f.dat', damage(data.draw, data.draw(st.sampled_from(SEEDS))), load_arrays, lambda p: read_dat(p, 1, -2))
+    only_data_errors(tmp_path / 'f.dat', damage(data.draw, data.draw(st.sampled_from(SEEDS))), load_arrays,
+                     lambda p: read_dat(p, 1, -2))
 
 @settings(max_examples=200, **LOOSE)
-@given(st.lists(st.sampled_from([bytes([o.code.encode('latin1')[0]]) for o in pickletools.opcodes]) | st.binary(max_size=5), max_size=30))
+@given(st.lists(st.sampled_from([bytes([o.code.encode('latin1')[0]])
+                                 for o in pickletools.opcodes]) | st.binary(max_size=5), max_size=30))
 def test_random_opcodes_end_in_a_sentence(tmp_path, parts):
     only_data_errors(tmp_path / 'f.dat', b''.join(parts) + b'.', load_arrays)
 
@@ -479,25 +537,30 @@ def test_fuzzed_bdf_headers_end_in_a_sentence(tmp_path, whole, data):
     if not hasattr(test_fuzzed_bdf_headers_end_in_a_sentence, 'seed'):
         from emonb.data.simulate_deap import EXTRA, bdf_header
         names = EEG + EXTRA + ['Status']
-        test_fuzzed_bdf_headers_end_in_a_sentence.seed = bdf_header(names, 1, ['uV'] * 47 + ['Boolean']) + bytes(48 * 512 * 3)
+        test_fuzzed_bdf_headers_end_in_a_sentence.seed = bdf_header(names, 1,
+                                                                    ['uV'] * 47 + ['Boolean']) + bytes(48 * 512 * 3)
     seed = test_fuzzed_bdf_headers_end_in_a_sentence.seed
     edited, n = bytearray(seed), len(seed)
     for _ in range(data.draw(st.integers(0, 4))):
         at = data.draw(st.integers(0, 256 * 49))
-        patch = data.draw(st.binary(max_size=8) | st.sampled_from([b'-1      ', b'0       ', b'nan     ', b'1e400   ', b'99999999']))
+        patch = data.draw(st.binary(max_size=8) | st.sampled_from([b'-1      ', b'0       ', b'nan     ', b'1e400   ',
+                                                                   b'99999999']))
         edited[at:at + len(patch)] = patch
     cut = data.draw(st.integers(0, n)) if data.draw(st.booleans()) else n
-    only_data_errors(tmp_path / 'f.bdf', bytes(edited[:cut]), BdfSession, lambda p: read_digital(read_bdf_header(p), [0]))
+    only_data_errors(tmp_path / 'f.bdf', bytes(edited[:cut]), BdfSession,
+                     lambda p: read_digital(read_bdf_header(p), [0]))
+
+HEAD = 'Participant_id,Trial,Experiment_id,Valence,Arousal,Dominance,Liking\n'
 
 @settings(max_examples=80, **LOOSE)
-@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: ('Participant_id,Trial,Experiment_id,Valence,Arousal,Dominance,Liking\n' + t).encode('utf8', 'surrogatepass')))
+@given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: (HEAD + t).encode('utf8', 'surrogatepass')))
 def test_fuzzed_ratings_end_in_a_sentence(tmp_path, data):
     path = tmp_path / 'participant_ratings.csv'
     path.write_bytes(data)
     try: read_ratings(tmp_path)
     except DataError as e: assert 'participant_ratings.csv' in str(e)
 
-# memory and speed ------------------------------------------------------------------------------------------------------------------------
+# memory and speed -----------------------------------------------------------------------------------------------------
 
 def test_a_full_size_subject_is_held_once_and_read_at_the_speed_of_the_disk(tmp_path):
     data = np.random.default_rng(0).standard_normal((40, 40, 8064)).astype(np.float32).astype(float)
@@ -518,31 +581,40 @@ def test_the_reader_holds_one_subject_at_a_time(whole):
     reader.load('s24')
     assert reader._held[0] == 's24' and reader.load('s01') is not first
 
-# the twin --------------------------------------------------------------------------------------------------------------------------------
+# the twin -------------------------------------------------------------------------------------------------------------
 
 def test_nothing_half_written_is_left_when_writing_fails(tmp_path, monkeypatch):
     import emonb.data.simulate_deap as module
     def full(*args): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(module, 'dat_trial', full)
     with pytest.raises(OSError): write_deap(tmp_path / 'deap', DeapTwin(subjects=(1,), trials=2, seconds=3))
-    assert not (tmp_path / 'deap/SIMULATED.json').exists() and not list((tmp_path / 'deap').rglob('*.tmp')) and not list((tmp_path / 'deap').rglob('*.dat'))
+    assert not (tmp_path / 'deap/SIMULATED.json').exists()
+    assert not list((tmp_path / 'deap').rglob('*.tmp'))
+    assert not list((tmp_path / 'deap').rglob('*.dat'))
 
 def test_files_do_not_depend_on_who_else_is_written(tmp_path):
-    for name, who in (('a', (1, 2)), ('b', (1, 2))): write_deap(tmp_path / name, DeapTwin(subjects=who, trials=2, seconds=3, files=('dat',)))
-    assert (tmp_path / 'a/data_preprocessed_python/s02.dat').read_bytes() == (tmp_path / 'b/data_preprocessed_python/s02.dat').read_bytes()
+    for name, who in (('a', (1, 2)), ('b', (1, 2))):
+        write_deap(tmp_path / name, DeapTwin(subjects=who, trials=2, seconds=3, files=('dat',)))
+    assert (tmp_path / 'a/data_preprocessed_python/s02.dat').read_bytes() == (
+        tmp_path / 'b/data_preprocessed_python/s02.dat').read_bytes()
 
 def test_the_prepared_twin_keeps_the_contract():
     data = deap_set(subjects=3, trials=4, windows=5, effect={'face': 1.}, target='both', face=True)
-    assert data.x['bio'].shape == (60, 40, 128) and data.x['face'].dtype == np.uint8 and data.provenance == 'simulated' and len(data.classes) == 4
+    assert data.x['bio'].shape == (60, 40, 128) and data.x['face'].dtype == np.uint8
+    assert data.provenance == 'simulated' and len(data.classes) == 4
     assert data.meta.groupby('trial').label.nunique().eq(1).all() and data.meta.groupby('trial').size().eq(5).all()
     assert data.meta.groupby('subject').order.apply(lambda o: sorted(set(o)) == list(range(4))).all()
     quiet = deap_set(subjects=3, trials=4, windows=5, effect={'face': 1.})
-    assert abs(quiet.x['bio'].mean((0, 2))).max() < .15                        # the face's effect leaves the signals alone
+    # the face's effect leaves the signals alone
+    assert abs(quiet.x['bio'].mean((0, 2))).max() < .15
 
 def test_each_knob_adds_what_it_says():
-    def levels(**knobs): return deap_set(subjects=6, trials=10, windows=4, effect=0., gain=1., **knobs).x['bio'].mean(-1).reshape(6, 10, 4, 40)
+    def levels(**knobs):
+        return deap_set(subjects=6, trials=10, windows=4, effect=0., gain=1.,
+                        **knobs).x['bio'].mean(-1).reshape(6, 10, 4, 40)
     noise = levels()
-    for name, spread in dict(trial_stamp=lambda x: x.mean(2).var((0, 1)).mean(), subject_offset=lambda x: x.mean((1, 2)).var(0).mean()).items():
+    for name, spread in dict(trial_stamp=lambda x: x.mean(2).var((0, 1)).mean(),
+                             subject_offset=lambda x: x.mean((1, 2)).var(0).mean()).items():
         assert spread(levels(**{name: 1.})) > 10 * spread(noise), name
     drift = deap_set(subjects=6, trials=10, windows=4, effect=0., gain=1., clock_drift=2.)
     r = [abs(np.corrcoef(drift.x['bio'].mean(-1)[:, c], drift.meta.order)[0, 1]) for c in range(40)]

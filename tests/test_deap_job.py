@@ -1,10 +1,15 @@
 "The second paper's experiment as a whole command: what it writes, what it refuses, and that nothing is trained twice."
-import json, re
+import json
+import re
 from functools import partial
 
-import nbformat, numpy as np, pandas as pd, pytest
-
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
 from conftest import NBS
+from test_notebooks import papermill
+
 from emonb.core import EmonbError
 from emonb.data.simulate_deap import DeapTwin, deap_set, write_deap
 from emonb.experiments.deap import DEAP, FLOORS, systems
@@ -12,7 +17,6 @@ from emonb.study import experiment, report
 from emonb.study.experiment import REPLICA, check_parameters, curve_of, settled
 from emonb.study.metrics import agreement, kept_null, null_band
 from emonb.study.networks import load_network
-from test_notebooks import papermill
 
 METRICS = ('ACC', 'UF1', 'UAR')
 run = partial(experiment.run, DEAP)
@@ -34,7 +38,8 @@ def cache(tmp_path_factory): return tmp_path_factory.mktemp('cache')
 @pytest.fixture
 def apart(tmp_path, monkeypatch, cache):
     "A current folder of the test's own; what is prepared once is shared."
-    monkeypatch.chdir(tmp_path); monkeypatch.setenv('EMONB_CACHE', str(cache))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('EMONB_CACHE', str(cache))
     return tmp_path
 
 def strict_json(path):
@@ -49,7 +54,8 @@ def scores_of(block):
 
 
 def test_the_notebook_has_the_parameters_of_the_experiment():
-    cell = next(c for c in nbformat.read(NBS/'91_deap.ipynb', as_version=4).cells if 'parameters' in c.metadata.get('tags', []))
+    cell = next(c for c in nbformat.read(NBS/'91_deap.ipynb',
+                                         as_version=4).cells if 'parameters' in c.metadata.get('tags', []))
     space = {}
     exec(cell.source, space)
     assert {k: v for k, v in space.items() if not k.startswith('_')} == {k: d for k, (d, _, _) in DEAP.table.items()}
@@ -66,19 +72,27 @@ def test_whole_command_then_again_without_training(twin, apart):
     for protocol, targets in s['protocols'].items():
         assert set(targets) == {'valence', 'arousal'}
         for b in targets.values():
-            scores_of(b['metrics']); [scores_of(f) for f in b['floors'].values()]
+            scores_of(b['metrics'])
+            [scores_of(f) for f in b['floors'].values()]
             assert set(b['floors']) == set(FLOORS.values()) and b['n'] > 0 and b['oracle'] and b['baselines']
-            assert set(b['trial_level']['floors']) == set(FLOORS.values()) and b['trial_level']['n'] == b['n_trials'] <= 17
+            assert set(b['trial_level']['floors']) == set(FLOORS.values())
+            assert b['trial_level']['n'] == b['n_trials'] <= 17
             assert (REPLICA in b['replica']) == (protocol == 'windows') and 0 <= b['paper_figure'][b['model']] <= 1
-    assert s['protocols']['windows']['valence']['floors'][FLOORS['stimulus']]['UAR']['value'] == 1        # within a subject the video is the trial
-    assert s['setting']['left_out'] == 1                                                                   # the trial whose video is missing
-    shown = json.dumps([c.outputs for c in nbformat.read(apart/'done.ipynb', as_version=4).cells if c.cell_type == 'code'])
-    assert shown.count('SIMULATED') > 8 and 'protocols side by side' in shown and '97.71' in shown and 'random, frozen' in shown
-    assert {'protocols.png', 'per_subject_valence.png', 'predictions.parquet', 'tables.md', 'run.log'} <= {p.name for p in (apart/'out').iterdir()}
+    # within a subject the video is the trial
+    assert s['protocols']['windows']['valence']['floors'][FLOORS['stimulus']]['UAR']['value'] == 1
+    # the trial whose video is missing
+    assert s['setting']['left_out'] == 1
+    shown = json.dumps([c.outputs
+                        for c in nbformat.read(apart/'done.ipynb', as_version=4).cells if c.cell_type == 'code'])
+    assert shown.count('SIMULATED') > 8 and 'protocols side by side' in shown and '97.71' in shown
+    assert 'random, frozen' in shown
+    assert {'protocols.png', 'per_subject_valence.png', 'predictions.parquet', 'tables.md',
+            'run.log'} <= {p.name for p in (apart/'out').iterdir()}
     stamp = {p: p.stat().st_mtime_ns for p in (apart/'out'/'rows').iterdir()}
     log = (apart/'out'/'run.log').read_text()
     again = run(dict(given, root=str(twin), out=str(apart/'out')))
-    assert (apart/'out'/'run.log').read_text() == log and {p: p.stat().st_mtime_ns for p in (apart/'out'/'rows').iterdir()} == stamp
+    assert (apart/'out'/'run.log').read_text() == log
+    assert {p: p.stat().st_mtime_ns for p in (apart/'out'/'rows').iterdir()} == stamp
     s2 = strict_json(apart/'out'/'summary.json')
     assert s2['protocols'] == s['protocols']
     check_frames(again)
@@ -88,29 +102,38 @@ def check_frames(r):
     "The predictions are whole, and the tables say what the predictions say."
     for b in r.blocks:
         first = b.predictions[b.predictions.model == b.entries[0].name].sort_values('row')
-        assert first.row.is_unique and np.array_equal(first.row, b.block.rows) and np.array_equal(first.y, b.block.y[b.block.rows])
+        assert first.row.is_unique and np.array_equal(first.row, b.block.rows)
+        assert np.array_equal(first.y, b.block.y[b.block.rows])
         assert np.isclose((first.y == first.yhat).mean(), b.entries[0].scores['ACC']['value'])
         by_trial = first.groupby('trial').agg(p=('p1', 'mean'), y=('y', 'first'))
         assert np.isclose(((by_trial.p > .5) == by_trial.y).mean(), b.trials[0].scores['ACC']['value'])
-        own = first.assign(hit=first.y == first.yhat).groupby(['subject', 'fold']).hit.mean().groupby('subject').mean().mean()
+        own = first.assign(hit=first.y == first.yhat).groupby(['subject',
+                                                               'fold']).hit.mean().groupby('subject').mean().mean()
         assert np.isclose(own, b.paper[b.entries[0].name])
     for t in r.targets:
         table = r.side_by_side(t)
-        assert (table.data == 'SIMULATED').all() and table.attrs['title'].startswith('SIMULATED') and set(table.decision) == {'window', 'trial'}
+        assert (table.data == 'SIMULATED').all() and table.attrs['title'].startswith('SIMULATED')
+        assert set(table.decision) == {'window', 'trial'}
 
 
-@pytest.mark.parametrize('modalities,target,rule,baseline', [('eeg', 'valence', '>5', 'off'), ('peripheral', 'arousal', '>4.5', 'mean'), ('face', 'valence', '>=5', 'template'), ('eeg,face', 'arousal', 'mean', 'template')])
+@pytest.mark.parametrize('modalities,target,rule,baseline',
+                         [('eeg', 'valence', '>5', 'off'), ('peripheral', 'arousal', '>4.5', 'mean'),
+                          ('face', 'valence', '>=5', 'template'), ('eeg,face', 'arousal', 'mean', 'template')])
 def test_every_choice_runs(modalities, target, rule, baseline, twin, apart):
-    given = dict(SMALL, epochs=1, root=str(twin), out='out', modalities=modalities, target=target, rule=rule, baseline=baseline, protocol='trials,subjects', alone=True)
+    given = dict(SMALL, epochs=1, root=str(twin), out='out', modalities=modalities, target=target, rule=rule,
+                 baseline=baseline, protocol='trials,subjects', alone=True)
     r = run(given)
     assert r.targets == [target] and r.protocols == ['trials', 'subjects']
     b = r.blocks[1]
     rating = r.data.meta[target].to_numpy()
     if rule == 'mean':
         for v, y in zip(b.block.splits, b.block.labels): assert np.array_equal(y, rating >= rating[v.train].mean())
-    else: assert np.array_equal(b.block.y[b.block.rows], {'>5': rating > 5, '>4.5': rating > 4.5, '>=5': rating >= 5}[rule][b.block.rows])
+    else:
+        assert np.array_equal(b.block.y[b.block.rows],
+                              {'>5': rating > 5, '>4.5': rating > 4.5, '>=5': rating >= 5}[rule][b.block.rows])
     models = [e.name for e in b.entries if e.kind == 'model']
-    assert len(models) == (3 if ',' in modalities else 1) and ('oracle' in {e.kind for e in b.entries}) == (rule == '>=5')
+    assert len(models) == (3 if ',' in modalities else 1)
+    assert ('oracle' in {e.kind for e in b.entries}) == (rule == '>=5')
     names = r.data.info['feature_names']
     assert len(names) == dict(eeg=128, peripheral=24, face=152)[modalities.split(',')[0]]
     assert (len(r.data.meta.trial.unique()) == 17) == ('face' in modalities)
@@ -126,16 +149,19 @@ def test_all_systems_of_a_table_are_weighted_and_decide_alike(twin, apart):
     by_score = found[0].groupby('trial').p1.mean() > .5
     assert np.array_equal(next(e for e in even.trials if e.name == name).yhat[0], by_score)
     for v in (True, False):
-        q = settled(DEAP, check_parameters(DEAP, dict(given, alike=v, model='deep_fusion,eeg_transformer')), 'simulated')
+        q = settled(DEAP, check_parameters(DEAP, dict(given, alike=v, model='deep_fusion,eeg_transformer')),
+                    'simulated')
         made = systems(q.but(**{**DEAP.settle(q), 'modalities': ('bio',)}, device='cpu'), MADE)
         assert {s.recipe.class_weights for s in made.values() if s.kind == 'model'} == {v} and len(made) == 3
 
 
 def test_what_uses_the_tested_person_is_called_transductive(twin, apart):
-    given = dict(SMALL, root=str(twin), modalities='peripheral,face', target='valence', protocol='subjects', epochs=1, alone=True)
+    given = dict(SMALL, root=str(twin), modalities='peripheral,face', target='valence', protocol='subjects', epochs=1,
+                 alone=True)
     table = run(dict(given, scale='subject', center_faces=True, out='out')).table('valence')
     said = dict(zip(table.method.str.partition(' [')[0], table.method))
-    assert all('z within each subject' in v for k, v in said.items() if k in set(said) - set(FLOORS.values()) and 'oracle' not in k)
+    assert all('z within each subject' in v
+               for k, v in said.items() if k in set(said) - set(FLOORS.values()) and 'oracle' not in k)
     assert {k for k, v in said.items() if 'face centred' in v} == {
         'deep fusion (peripheral + face)', 'face alone', 'body statistics, face pixels + linear SVM'}
     for wrong in (dict(face_cnn='trained'), dict(modalities='eeg')):
@@ -149,33 +175,38 @@ def test_permuted_labels_are_trained_on_and_told(twin, apart, monkeypatch):
     true, none = (run(dict(given, permute=v, out=f'out{v}')) for v in (False, True))
     assert len(looks) == 1 and true.data.meta.equals(none.data.meta)
     for a, b in zip(true.blocks, none.blocks):
-        high = [pd.Series(v.block.y).groupby(v_meta) for v, v_meta in ((a, true.data.meta.trial), (b, none.data.meta.trial))]
+        high = [pd.Series(v.block.y).groupby(v_meta)
+                for v, v_meta in ((a, true.data.meta.trial), (b, none.data.meta.trial))]
         assert (high[1].nunique() == 1).all(), 'a trial keeps one label'
         assert not np.array_equal(a.block.labels[0], b.block.labels[0])
         assert {e.kind for e in a.entries} - {e.kind for e in b.entries} == {'oracle'}
-        of = lambda j: pd.Series(j.block.labels[0]).groupby(true.data.meta.subject.to_numpy()).sum()
+        def of(j): return pd.Series(j.block.labels[0]).groupby(true.data.meta.subject.to_numpy()).sum()
         assert of(a).equals(of(b)), 'each person has as many of each'
     assert len({tuple(b.block.labels[0]) for b in none.blocks}) == 1, 'one draw for all protocols'
     table = none.table('valence')
-    assert 'PERMUTED LABELS' in table.attrs['title'] and set(table.labels) == {'PERMUTED'} and 'labels' not in true.table('valence')
+    assert 'PERMUTED LABELS' in table.attrs['title'] and set(table.labels) == {'PERMUTED'}
+    assert 'labels' not in true.table('valence')
     assert 'PERMUTED LABELS' in strict_json(apart/'outTrue'/'summary.json')['title']
     with pytest.raises(EmonbError, match='permute'): run(dict(given, permute=True, confirm=True, out='other'))
 
 
 def test_every_row_has_its_null(twin, apart):
-    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='trials,subjects', epochs=1, out='out'))
+    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='trials,subjects', epochs=1,
+                 out='out'))
     for what in ('window', 'trial'):
         column = r.table('valence', what)['UAR, labels permuted']
         ends = np.array([[float(v) for v in cell.split(' to ')] for cell in column])
         assert ((0 <= ends) & (ends <= 1)).all() and (ends[:, 0] <= ends[:, 1]).all() and (np.diff(ends) > 0).any()
     for b in r.blocks:
         best = next(e for e in b.entries if e.kind == 'oracle')
-        null = kept_null(b.y, best.yhat, r.data.meta.trial.iloc[b.block.rows], r.data.meta.subject.iloc[b.block.rows], 2)
+        null = kept_null(b.y, best.yhat, r.data.meta.trial.iloc[b.block.rows], r.data.meta.subject.iloc[b.block.rows],
+                         2)
         assert np.allclose([best.scores['UAR'][k] for k in ('null_low', 'null_high')], null_band(null, .95))
 
 
 def test_new_people_on_new_videos(twin, apart):
-    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='stimulus_x_subject', epochs=1, out='out'))
+    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='stimulus_x_subject',
+                 epochs=1, out='out'))
     meta = r.data.meta
     for v in r.main.block.splits:
         a, b = (meta.iloc[rows] for rows in (v.train, v.test))
@@ -186,33 +217,41 @@ def test_new_people_on_new_videos(twin, apart):
 
 
 def test_the_table_of_a_run_that_asks_for_no_model(twin, apart):
-    r = run(dict(SMALL, root=str(twin), model='auto', modalities='peripheral,face', alone=True, target='valence', protocol='subjects', epochs=1, out='out'))
+    r = run(dict(SMALL, root=str(twin), model='auto', modalities='peripheral,face', alone=True, target='valence',
+                 protocol='subjects', epochs=1, out='out'))
     power = 'fusion on rhythms (ours)'
     alone = [f'{power}, peripheral alone', f'{power}, face alone']
     fusion = ['deep fusion (peripheral + face)', 'peripheral alone', 'face alone']
     got = [e.name for e in r.main.entries if e.kind == 'model']
-    assert got[0] == 'product of signals and face (ours)' and set(got) == {got[0], f'{got[0]}, peripheral alone', f'{got[0]}, face alone', power, *alone, *fusion}
-    assert [e.name for e in r.main.entries if e.kind == 'baseline'] == ['body statistics + linear SVM', 'body statistics, face pixels + linear SVM']
-    assert {e.weights for e in r.main.entries if e.kind == 'model' and 'peripheral alone' not in e.name} == {'random, frozen'}
+    assert got[0] == 'product of signals and face (ours)'
+    assert set(got) == {got[0], f'{got[0]}, peripheral alone', f'{got[0]}, face alone', power, *alone, *fusion}
+    assert [e.name for e in r.main.entries if e.kind == 'baseline'] == ['body statistics + linear SVM',
+                                                                        'body statistics, face pixels + linear SVM']
+    assert {e.weights
+            for e in r.main.entries if e.kind == 'model' and 'peripheral alone' not in e.name} == {'random, frozen'}
     assert {s['epochs'] for s in [r.parameters]} == {1}
 
 
 def test_a_modality_is_taken_away_at_test(twin, apart):
-    given = dict(SMALL, root=str(twin), modalities='peripheral,face', target='valence', protocol='subjects', alone=True, out='out')
+    given = dict(SMALL, root=str(twin), modalities='peripheral,face', target='valence', protocol='subjects', alone=True,
+                 out='out')
     r = run(dict(given, without='face,peripheral'))
     whole, face, signals = r.blocks
     assert r.protocols == ['subjects', 'subjects, face taken away', 'subjects, peripheral taken away']
     name = 'deep fusion (peripheral + face)'
     def of(b, name): return b.predictions[b.predictions.model == name].sort_values('row').p1.to_numpy()
-    assert np.array_equal(of(face, 'peripheral alone'), of(whole, 'peripheral alone')), 'who never saw a face misses none'
-    assert [{e.name for e in b.entries if e.kind == 'model'} for b in (face, signals)] == [{name, 'peripheral alone'}, {name, 'face alone'}]
-    p, by_hand = of(whole, name), []
+    assert np.array_equal(of(face, 'peripheral alone'),
+                          of(whole, 'peripheral alone')), 'who never saw a face misses none'
+    assert [{e.name for e in b.entries if e.kind == 'model'}
+            for b in (face, signals)] == [{name, 'peripheral alone'}, {name, 'face alone'}]
+    p = of(whole, name)
     split = whole.block.splits[0]
     folder, = [f for f in (apart/'out'/'networks').glob(f'*/{split.name}-seed0-*') if 'deep_fusion' in f.parent.name]
     net = load_network(folder)
     assert np.allclose(net.predict(r.data, split.test)[:, 1], p[np.searchsorted(whole.block.rows, split.test)])
     blind = r.data.with_x(face_mask=np.zeros_like(r.data.x['face_mask']))
-    assert np.allclose(net.predict(blind, split.test)[:, 1], of(face, name)[np.searchsorted(whole.block.rows, split.test)])
+    assert np.allclose(net.predict(blind, split.test)[:, 1],
+                       of(face, name)[np.searchsorted(whole.block.rows, split.test)])
     assert not np.allclose(of(face, name), p) and not np.allclose(of(signals, name), p)
     assert not (set(strict_json(apart/'out'/'summary.json')['protocols']) - set(r.protocols))
 
@@ -223,7 +262,8 @@ def test_trials_without_a_video_are_left_out_or_kept_with_a_missing_face(twin, a
     gone = set(kept.meta.trial) - set(out.meta.trial)
     assert len(gone) == 1 and kept.info['no_face'] == len(kept) - len(out)
     rows = kept.meta.trial.isin(gone).to_numpy()
-    assert not kept.x['face_mask'][rows].any() and not np.asarray(kept.x['face_maps'])[rows].any() and np.isnan(kept.x['face_pixels'][rows]).all()
+    assert not kept.x['face_mask'][rows].any() and not np.asarray(kept.x['face_maps'])[rows].any()
+    assert np.isnan(kept.x['face_pixels'][rows]).all()
     index = [pd.MultiIndex.from_frame(d.meta[['trial', 'window']]) for d in (kept, out)]
     same = index[0].get_indexer(index[1])
     assert (same >= 0).all() and not kept.x['face_mask'][np.setdiff1d(np.arange(len(kept)), same)].any()
@@ -232,9 +272,11 @@ def test_trials_without_a_video_are_left_out_or_kept_with_a_missing_face(twin, a
 
 
 def test_calibration_learns_from_trials_that_no_point_of_the_curve_tests(twin, apart):
-    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects', own_trials='0,1,3', out='out'))
+    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects',
+                 own_trials='0,1,3', out='out'))
     meta, (_, *curve) = r.data.meta, r.blocks
-    assert [b.block.trials for b in curve] == [0, 1, 3] and r.protocols[1:] == [f'subjects + {k} trials' for k in (0, 1, 3)]
+    assert [b.block.trials for b in curve] == [0, 1, 3]
+    assert r.protocols[1:] == [f'subjects + {k} trials' for k in (0, 1, 3)]
     for k, b in zip((0, 1, 3), curve):
         for v, v0 in zip(b.block.splits, curve[0].block.splits):
             assert np.array_equal(v.test, v0.test)
@@ -248,26 +290,32 @@ def test_calibration_learns_from_trials_that_no_point_of_the_curve_tests(twin, a
 
 
 def test_ratings_are_learnt_and_judged_by_agreement(twin, apart):
-    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects,trials', task='values', out='out'))
+    r = run(dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects,trials',
+                 task='values', out='out'))
     table = pd.concat([b.ratings for b in r.blocks])
-    assert set(table.method) >= {'peripheral alone', 'body statistics + ridge', 'mean of the video in the training part'}
+    assert set(table.method) >= {'peripheral alone', 'body statistics + ridge',
+                                 'mean of the video in the training part'}
     b = r.blocks[0]
     p = b.predictions[b.predictions.model == 'body statistics + ridge'].set_index('row').p1.loc[b.block.rows].to_numpy()
-    found = agreement(r.data.meta.valence.to_numpy()[b.block.rows, None], 1 + 8*p[:, None], b.subject, targets=('valence',))['valence']
+    found = agreement(r.data.meta.valence.to_numpy()[b.block.rows, None], 1 + 8*p[:, None], b.subject,
+                      targets=('valence',))['valence']
     row = b.ratings[(b.ratings['method'] == 'body statistics + ridge') & (b.ratings.decision == 'window')].iloc[0]
     assert row.CCC == report.interval(found['CCC']) and row.RMSE == report.interval(found['RMSE'])
-    assert 'ratings' in strict_json(apart/'out'/'summary.json')['protocols']['subjects']['valence'] and 'CCC' in (apart/'out'/'tables.md').read_text()
+    assert 'ratings' in strict_json(apart/'out'/'summary.json')['protocols']['subjects']['valence']
+    assert 'CCC' in (apart/'out'/'tables.md').read_text()
     high = r.data.meta.valence.to_numpy() >= 5
     assert np.array_equal(b.y, high[b.block.rows])
 
 
 def test_networks_are_kept(twin, apart):
-    r = run(dict(SMALL, root=str(twin), model='deep_product,deep_fusion', modalities='peripheral,face', target='valence', protocol='subjects', epochs=1, keep=True, out='out'))
+    r = run(dict(SMALL, root=str(twin), model='deep_product,deep_fusion', modalities='peripheral,face',
+                 target='valence', protocol='subjects', epochs=1, keep=True, out='out'))
     for name in ('product_of_signals_and_face', 'deep_fusion'):
         folders = [f for f in (apart/'out'/'networks').glob(f'{name}*/s*') if f.is_dir()]
         assert len(folders) == 3
         split = next(v for v in r.main.block.splits if folders[0].name.startswith(v.name))
-        p = r.main.predictions[r.main.predictions.model.str.replace(' ', '_').str.startswith(name)].set_index('row').p1.loc[split.test]
+        ours = r.main.predictions.model.str.replace(' ', '_').str.startswith(name)
+        p = r.main.predictions[ours].set_index('row').p1.loc[split.test]
         assert np.allclose(load_network(folders[0]).predict(r.data, split.test)[:, 1], p)
 
 
@@ -279,10 +327,12 @@ def test_one_process_or_two_give_the_same(twin, apart):
 
 def test_other_settings_are_other_folds(twin, apart):
     given = dict(SMALL, root=str(twin), modalities='peripheral', target='valence', protocol='subjects', out='out')
-    count = lambda: len(list((apart/'out'/'rows').iterdir()))
-    run(given); first = count()
-    for k, change in enumerate((dict(epochs=3), dict(scale='none'), dict(target='arousal')), 2):
-        run(dict(given, **change)); assert count() > first, change
+    def count(): return len(list((apart/'out'/'rows').iterdir()))
+    run(given)
+    first = count()
+    for change in (dict(epochs=3), dict(scale='none'), dict(target='arousal')):
+        run(dict(given, **change))
+        assert count() > first, change
         first = count()
 
 
@@ -314,11 +364,13 @@ REFUSED = {
 @pytest.fixture
 def broken(twin, tmp_path):
     "The same tree with a NaN in one signal of s02."
-    import pickle, shutil
+    import pickle
+    import shutil
     root = shutil.copytree(twin, tmp_path/'broken')
     path = root/'data_preprocessed_python/s02.dat'
     with open(path, 'rb') as f: d = pickle.load(f, encoding='latin1')         # our own file
-    data = d['data'].copy(); data[1, 5, 500] = np.nan
+    data = d['data'].copy()
+    data[1, 5, 500] = np.nan
     path.write_bytes(pickle.dumps(dict(data=data, labels=d['labels']), 2))
     return root
 

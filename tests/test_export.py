@@ -1,10 +1,16 @@
 "Modules equal what the notebooks export, notebooks are clean, and README.md is made from index.ipynb."
-import ast, json, re, runpy, shutil, subprocess, sys
+import ast
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
 
 import pytest
+from conftest import NBS, ROOT, notebooks
 
 import emonb
-from conftest import NBS, ROOT, notebooks
 
 SETTINGS = dict(re.findall(r'^(\w+)\s*=\s*(.*)$', (ROOT/'settings.ini').read_text(encoding='utf-8'), re.M))
 
@@ -15,7 +21,9 @@ def text_of(cell): return ''.join(cell['source'])
 
 def nbdev(command, cwd):
     "Run one of nbdev's commands in `cwd`; it must neither fail nor complain."
-    p = subprocess.run([sys.executable, '-W', 'ignore', '-c', f'from nbdev.{command.split("_")[1] if command == "nbdev_clean" else "doclinks"} import {command}; {command}()'],
+    p = subprocess.run([sys.executable, '-W', 'ignore',
+                        '-c', f'from nbdev.{command.split("_")[1] if command == "nbdev_clean" else "doclinks"} import '
+                        f'{command}; {command}()'],
                        cwd=cwd, capture_output=True, text=True, timeout=300)
     assert p.returncode == 0 and 'Failed' not in p.stderr + p.stdout, p.stderr + p.stdout
 
@@ -35,7 +43,8 @@ def tree(top): return {p.relative_to(top).as_posix(): p.read_text(encoding='utf-
 def test_modules_equal_what_the_notebooks_export(copy):
     nbdev('nbdev_export', copy)
     made, here = tree(copy/'emonb'), tree(ROOT/'emonb')
-    assert not here.keys() - made.keys(), f'no notebook exports {sorted(here.keys() - made.keys())}: remove, or restore the notebook'
+    left = sorted(here.keys() - made.keys())
+    assert not left, f'no notebook exports {left}: remove, or restore the notebook'
     assert not made.keys() - here.keys(), f'missing: {sorted(made.keys() - here.keys())}; run nbdev_export'
     stale = [name for name in made if made[name] != here[name]]
     assert not stale, f'out of step with their notebooks: {stale}; edit the notebook and run nbdev_export'
@@ -52,7 +61,8 @@ def test_a_stray_module_and_an_edited_one_are_seen(copy):
     "The comparison itself can fail."
     nbdev('nbdev_export', copy)
     made = tree(copy/'emonb')
-    assert 'core.py' in made and '_modidx.py' in made and f"__version__ = \"{SETTINGS['version']}\"" in made['__init__.py']
+    assert 'core.py' in made and '_modidx.py' in made
+    assert f"__version__ = \"{SETTINGS['version']}\"" in made['__init__.py']
     (copy/'emonb'/'stray.py').write_text('x = 1\n')
     (copy/'emonb'/'core.py').write_text('edited')
     changed = tree(copy/'emonb')
@@ -62,8 +72,9 @@ def test_a_stray_module_and_an_edited_one_are_seen(copy):
 
 
 # A home, temporary or other absolute folder of some machine, in words a user never typed.
-MACHINE = re.compile(r'''(?<![\w.~$}/:>-])/(?:home|Users|root|tmp|var|opt|work|mnt|srv|private|usr/(?:lib|local)|content|workspace|data\d*)/[\w.-]+'''
-                     r'''|\b[A-Z]:\\{1,2}(?:Users|Windows|Temp)\b|file://|ipykernel_\d+''')
+MACHINE = re.compile(
+    r'''(?<![\w.~$}/:>-])/(?:home|Users|root|tmp|var|opt|work|mnt|srv|private|usr/(?:lib|local)|content|workspace|data\d*)/[\w.-]+'''
+    r'''|\b[A-Z]:\\{1,2}(?:Users|Windows|Temp)\b|file://|ipykernel_\d+''')
 
 
 @pytest.mark.parametrize('path', notebooks(), ids=lambda p: p.stem)
@@ -79,7 +90,8 @@ def test_clean_notebook(path):
             assert out.get('name') != 'stderr', f'{where}: what went to stderr is stored'
             data = out.get('data', {})
             for kind, value in data.items():
-                if kind.startswith('image/'): assert len(''.join(value)) * 3 / 4 <= 100_000, f'{where}: figure over 100 kB'
+                if kind.startswith('image/'):
+                    assert len(''.join(value)) * 3 / 4 <= 100_000, f'{where}: figure over 100 kB'
             words = json.dumps([out.get('text'), {k: v for k, v in data.items() if not k.startswith('image/')}])
             assert not (m := MACHINE.search(words)), f'{where}: the output shows {m[0]}'
 
@@ -107,14 +119,17 @@ def mixed(source):
 
 
 @pytest.mark.parametrize('source,expected', [
-    ('import os\nx = 1', True), ('#| export\nimport os\n\nfrom pathlib import (Path,\n    PurePath)', False), ('x = 1', False),
-    ('program = """\nimport os\n"""', False), ('def f():\n    import os', False), ('%matplotlib inline\nimport os', False), ('import os; os.getcwd()', True)])
+    ('import os\nx = 1', True), ('#| export\nimport os\n\nfrom pathlib import (Path,\n    PurePath)', False),
+    ('x = 1', False),
+    ('program = """\nimport os\n"""', False), ('def f():\n    import os', False),
+    ('%matplotlib inline\nimport os', False), ('import os; os.getcwd()', True)])
 def test_mixed_cells_are_told(source, expected): assert mixed(source) == expected
 
 
 TOP = '/'     # written so, the examples are not taken for paths of a machine themselves
 @pytest.mark.parametrize('said,machine', [
-    (f'saved to {TOP}home/ann/x', True), (f'{TOP}root/.cache/y', True), (f"open('{TOP}tmp/abc')", True), (r'C:\\Users\\ann', True),
+    (f'saved to {TOP}home/ann/x', True), (f'{TOP}root/.cache/y', True), (f"open('{TOP}tmp/abc')", True),
+    (r'C:\\Users\\ann', True),
     ('twin in data/simulated/casme3', False), ('https://example.org/home/page', False), ('<div>/<b>', False),
     ('../shared/real', False), ('part_C/07/a/color/3.jpg', False), ('~/data/deap', False), ('µS/tmp', False)])
 def test_machine_paths_are_told_from_others(said, machine): assert bool(MACHINE.search(said)) == machine
@@ -126,7 +141,8 @@ def test_readme_is_made_from_index():
 
 
 def test_links_of_the_readme_lead_somewhere():
-    for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'data/README.md', *(f'nbs/_site/{n}.md' for n in ('use', 'trust', 'glossary'))):
+    for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'data/README.md',
+                 *(f'nbs/_site/{n}.md' for n in ('use', 'trust', 'glossary'))):
         text = (ROOT/name).read_text(encoding='utf-8')
         links = [t.partition('#')[0] for t in re.findall(r'\]\(([^)\s]+)\)', text) if not re.match(r'\w+:|#', t)]
         assert not [t for t in links if not ((ROOT/name).parent/t).exists()], name
@@ -135,12 +151,15 @@ def test_links_of_the_readme_lead_somewhere():
 
 def test_the_two_commands_of_the_readme():
     text = (ROOT/'README.md').read_text(encoding='utf-8')
-    for command in ("pip install -e '.[dev]' && papermill nbs/90_loso.ipynb out.ipynb -p dataset casme3", "pip install -e '.[dev]' && pytest"):
+    for command in ("pip install -e '.[dev]' && papermill nbs/90_loso.ipynb out.ipynb -p dataset casme3",
+                    "pip install -e '.[dev]' && pytest"):
         assert f'\n{command}\n' in text
 
 
 def test_what_the_readme_names_is_there():
-    "Imports and parameters shown in the README and on the page about running exist; the notebook's own defaults tell its parameters."
+    """Imports and parameters shown in the README and on the page about running exist.
+
+    The notebook's own defaults tell its parameters."""
     text = ''.join((ROOT/name).read_text(encoding='utf-8') for name in ('README.md', 'nbs/_site/use.md'))
     shown = re.findall(r'^from (emonb[\w.]*) import (\w+(?:, \w+)*)', text, re.M)
     assert shown
@@ -163,5 +182,7 @@ def test_python_versions_agree():
 
 def test_actions_are_pinned():
     "A tag can be moved to other code; a commit can't."
-    used = [u for path in (ROOT/'.github/workflows').glob('*.yml') for u in re.findall(r'uses: (\S+)(.*)', path.read_text(encoding='utf-8'))]
-    assert len(used) > 4 and all(re.fullmatch(r'[\w-]+/[\w-]+@[0-9a-f]{40}', name) and re.fullmatch(r'  # v[\d.]+', tag) for name, tag in used), used
+    used = [u for path in (ROOT/'.github/workflows').glob('*.yml')
+            for u in re.findall(r'uses: (\S+)(.*)', path.read_text(encoding='utf-8'))]
+    assert len(used) > 4 and all(re.fullmatch(r'[\w-]+/[\w-]+@[0-9a-f]{40}', name) and re.fullmatch(r'  # v[\d.]+', tag)
+                                 for name, tag in used), used

@@ -1,5 +1,10 @@
-"Faces, depth and apex beyond their chapters: whole paths on rendered clips of known truth (SIMULATED), on the real samples, and on bad input."
-import cv2, numpy as np, pytest
+"""Faces, depth and apex beyond their chapters.
+
+Whole paths on rendered clips of known truth (SIMULATED), on the real samples, and on bad input."""
+import cv2
+import numpy as np
+import pytest
+
 from emonb.core import DataError, EmonbError
 from emonb.data.rendered_faces import FaceModel, sensor
 from emonb.signals import faces as F
@@ -21,17 +26,20 @@ def clip(seed=0, T=9, apex=4, strength=.6, mm=0., shift=(0, 0), noise=3., depth_
 def test_rendered_people_are_found_and_their_eyes_land_in_the_same_place():
     found = 0
     for seed in range(12):
-        person = FaceModel(seed, size=(320, 240)); who = person.who
+        person = FaceModel(seed, size=(320, 240))
+        who = person.who
         frame = sensor(*person.frame(), np.random.default_rng(seed))[0]
         _, M, report = F.crop_clip([frame], 112)
         found += report['eyes_found']
         eyes = F._into(M, [[person.cx - s*who.eye*person.scale, person.cy - .18*person.scale] for s in (1, -1)])
-        want = np.array([[(.5 - F.EYES_APART/2)*112, F.EYES_DOWN*112], [(.5 + F.EYES_APART/2)*112, F.EYES_DOWN*112]]) - .5
+        want = np.array([[(.5 - F.EYES_APART/2)*112, F.EYES_DOWN*112],
+                         [(.5 + F.EYES_APART/2)*112, F.EYES_DOWN*112]]) - .5
         assert np.abs(eyes - want).max() < 4, seed
     assert found >= 11
 
 def test_crop_size_does_not_depend_on_the_cameras_pixels():
-    crops = [F.crop_clip([sensor(*FaceModel(5, size=s).frame(), np.random.default_rng(0), colour_noise=0)[0]], 64)[0][0] for s in ((240, 180), (480, 360))]
+    crops = [F.crop_clip([sensor(*FaceModel(5, size=s).frame(), np.random.default_rng(0), colour_noise=0)[0]], 64)[0][0]
+             for s in ((240, 180), (480, 360))]
     assert np.abs(crops[0].astype(float) - crops[1]).mean() < 12
 
 def test_depth_of_another_size_lands_on_the_same_face():
@@ -49,7 +57,8 @@ def test_lost_and_missing_frames_keep_colour_and_depth_of_one_moment_together():
     color[5] = np.full_like(color[1], 128)
     out, M, report = F.crop_clip(color, 64)
     d, source = F.crop_depth(depth, M, color[1].shape, 64, report['source'])
-    assert (report['missing'], report['lost']) == (1, 1) and report['source'].tolist() == [1, 1, 2, 3, 4, 4, 6, 7] == source.tolist()
+    assert (report['missing'], report['lost']) == (1, 1)
+    assert report['source'].tolist() == [1, 1, 2, 3, 4, 4, 6, 7] == source.tolist()
     assert (out[5] == out[4]).all() and (d[0] == d[1]).all()
 
 def test_a_missed_detection_is_followed_not_lost():
@@ -60,25 +69,30 @@ def test_a_missed_detection_is_followed_not_lost():
             self.n += 1
             return [] if self.n in (3, 4) else F.make_detector('haar')(frame, near)
     out, _, report = F.crop_clip(color, 64, detector=Blink())
-    assert (report['followed'], report['lost']) == (2, 0) and report['source'].tolist() == list(range(6)) and report['detector'] == 'blink'
+    assert (report['followed'], report['lost']) == (2, 0)
+    assert report['source'].tolist() == list(range(6)) and report['detector'] == 'blink'
 
 def test_every_k_and_per_frame():
     color, _, _ = clip(6, T=7)
     a, M, r = F.crop_clip(color, 64, every=3)
-    assert r['detected'] == 3 and r['followed'] == 4 and r['lost'] == 0 and np.abs(a.astype(float) - F.crop_clip(color, 64)[0]).mean() < 6
+    assert r['detected'] == 3 and r['followed'] == 4 and r['lost'] == 0
+    assert np.abs(a.astype(float) - F.crop_clip(color, 64)[0]).mean() < 6
     out, M, _ = F.crop_clip([None] + color, 64, per_frame=True)
     assert M.shape == (8, 2, 3) and out.shape == (8, 3, 64, 64) and (out[0] == out[1]).all()
 
 @pytest.mark.parametrize('frames, word', [
-    ([np.full((120, 160, 3), 90, np.uint8)]*3, 'no face found in any of its 3 frames'), ([None, None], 'none of its 2 colour frames'), ([], 'none of its 0 colour frames'),
-    ([np.zeros((9, 9), np.uint8)], r'frame 0: a colour frame is \(H, W, 3\) uint8'), ([np.zeros((9, 9, 3))], 'float64'), ([np.zeros((9, 9, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], 'different sizes')])
+    ([np.full((120, 160, 3), 90, np.uint8)]*3, 'no face found in any of its 3 frames'),
+    ([None, None], 'none of its 2 colour frames'), ([], 'none of its 0 colour frames'),
+    ([np.zeros((9, 9), np.uint8)], r'frame 0: a colour frame is \(H, W, 3\) uint8'), ([np.zeros((9, 9, 3))], 'float64'),
+    ([np.zeros((9, 9, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)], 'different sizes')])
 def test_bad_clips_say_what_is_wrong(frames, word):
     with pytest.raises(DataError, match=f'^s01_a_116.*{word}'): F.crop_clip(frames, name='s01_a_116')
 
 def test_colour_and_depth_of_different_lengths():
     color, depth, _ = clip(3, T=4)
     _, M, report = F.crop_clip(color)
-    with pytest.raises(DataError, match='s01_a_116: 4 colour frames and 3 depth frames'): F.crop_depth(depth[:3], M, color[0].shape, source=report['source'], name='s01_a_116')
+    with pytest.raises(DataError, match='s01_a_116: 4 colour frames and 3 depth frames'):
+        F.crop_depth(depth[:3], M, color[0].shape, source=report['source'], name='s01_a_116')
 
 def test_unknown_detector_and_unreadable_weights(tmp_path, monkeypatch):
     with pytest.raises(EmonbError, match='accepted: haar, yunet'): F.make_detector('har')
@@ -91,10 +105,14 @@ def test_unknown_detector_and_unreadable_weights(tmp_path, monkeypatch):
     monkeypatch.delenv('HF_HUB_OFFLINE')
     monkeypatch.setattr(F, 'hub_answers', lambda file: False)
     with pytest.raises(EmonbError, match="did not answer within 5 s; use detector='haar'"): F.yunet_weights()
+    monkeypatch.setattr('huggingface_hub.try_to_load_from_cache', lambda *a: str(tmp_path/'bad.onnx'))
+    with pytest.raises(EmonbError, match="not YuNet's published file .its sha256 is another.; remove it"): F.yunet_weights()
 
 def test_the_probe_of_the_hub_is_short(monkeypatch):
     import time
-    def slow(*args, **kw): time.sleep(2); raise OSError
+    def slow(*args, **kw):
+        time.sleep(2)
+        raise OSError
     monkeypatch.setattr('urllib.request.urlopen', slow)
     F.hub_answers.cache_clear()
     t = time.monotonic()
@@ -124,7 +142,8 @@ def test_video_errors(tmp_path):
     with pytest.raises(DataError, match='no such video'): F.crop_video(tmp_path/'absent.avi')
     write_video(tmp_path/'wall.avi', [np.full((120, 160, 3), 90, np.uint8)]*20)
     with pytest.raises(DataError, match='a face in only 0 of its 4 pictures'): F.crop_video(tmp_path/'wall.avi')
-    data = (tmp_path/'wall.avi').read_bytes(); (tmp_path/'cut.avi').write_bytes(data[:600])
+    data = (tmp_path/'wall.avi').read_bytes()
+    (tmp_path/'cut.avi').write_bytes(data[:600])
     with pytest.raises(DataError, match='cut.avi'): F.crop_video(tmp_path/'cut.avi')
 
 def test_real_videos(real):
@@ -137,7 +156,8 @@ def test_real_videos(real):
 
 def test_masked_medians_agree_with_the_plain_definition():
     rng = np.random.default_rng(0)
-    d = rng.integers(700, 1000, (5, 13, 17)).astype(np.uint16); v = rng.random(d.shape) > .4
+    d = rng.integers(700, 1000, (5, 13, 17)).astype(np.uint16)
+    v = rng.random(d.shape) > .4
     space, n = median_space(d, v)
     in_time, _ = median_time(d, v)
     for t, y, x in rng.integers(0, [5, 13, 17], (200, 3)):
@@ -158,18 +178,24 @@ def test_cleaning_lowers_the_error_against_the_true_depth(seed):
     assert after < .8*before and on.sum() > .95*((true < 900) & (seen > 0)).sum()
     change, truth = relative_to_onset(clean), true - true[0]
     on = (change[:, 1] > 0) & (true < 890) & (abs(truth) < 30)
-    assert np.sqrt(np.mean((change[:, 0] - truth)[on]**2)) < np.sqrt(np.mean(((seen.astype(float) - seen[0]) - truth)[on & (seen > 0) & (seen[0] > 0)]**2))
+    raw, there = seen.astype(float) - seen[0], on & (seen > 0) & (seen[0] > 0)
+    assert np.sqrt(np.mean((change[:, 0] - truth)[on]**2)) < np.sqrt(np.mean((raw - truth)[there]**2))
 
 def test_holes_are_never_distances():
-    d = np.full((3, 20, 20), 800, np.uint16); d[:, 5:8, 5:8] = 0; d[1, 12, 12] = 0
+    d = np.full((3, 20, 20), 800, np.uint16)
+    d[:, 5:8, 5:8] = 0
+    d[1, 12, 12] = 0
     out = clean_depth(d)
     assert set(np.unique(out[:, 0])) <= {0, 800} and (out[:, 1] == (d > 0)).all()
     assert out[1, 0, 12, 12] == 800 and out[1, 1, 12, 12] == 0        # shown, not claimed
     assert clean_depth(d, fill=None)[1, 0, 12, 12] == 0
     assert (clean_depth(d[:1]) == out[:1]).all()
 
-@pytest.mark.parametrize('depth, word', [(np.full((2, 9, 9), 80, np.uint8), 'depth is uint8, expected 16-bit millimetres'), (np.zeros((2, 9, 9), np.uint16), 'no valid depth'),
-                                         (np.zeros((9, 9), np.uint16), r'depth is \(T, H, W\)'), (np.full((2, 9, 9), 800.), 'depth is float64')])
+@pytest.mark.parametrize('depth, word',
+                         [(np.full((2, 9, 9), 80, np.uint8), 'depth is uint8, expected 16-bit millimetres'),
+                          (np.zeros((2, 9, 9), np.uint16), 'no valid depth'),
+                          (np.zeros((9, 9), np.uint16), r'depth is \(T, H, W\)'),
+                          (np.full((2, 9, 9), 800.), 'depth is float64')])
 def test_bad_depth_says_what_is_wrong(depth, word):
     with pytest.raises(DataError, match=f'^spNO.1_a_20: .*{word}'): clean_depth(depth, name='spNO.1_a_20')
 
@@ -184,12 +210,15 @@ def test_apex_beats_the_middle_and_the_padding_is_not_looked_at():
     N, T = 10, 16
     apex = np.array([3, 4, 5, 6, 10, 11, 12, 3, 11, 4])
     x = np.stack([crops(s, T=14, apex=a) for s, a in enumerate(np.minimum(apex, 11))])
-    mask = np.zeros((N, T), bool); mask[:, :14] = True
-    padded = np.zeros((N, T, *x.shape[2:]), np.uint8); padded[:, :14] = x
+    mask = np.zeros((N, T), bool)
+    mask[:, :14] = True
+    padded = np.zeros((N, T, *x.shape[2:]), np.uint8)
+    padded[:, :14] = x
     k, sure = spot_apices(padded, mask)
     assert k.dtype == np.int64 and k.shape == sure.shape == (N,) and (sure >= 0).all() and (sure <= 1).all()
     assert np.abs(k - np.minimum(apex, 11)).mean() < 1 < np.abs(6 - np.minimum(apex, 11)).mean()
-    hole = mask.copy(); hole[:, 2] = False
+    hole = mask.copy()
+    hole[:, 2] = False
     assert np.abs(spot_apices(padded, hole)[0] - np.minimum(apex, 11)).mean() < 1
 
 def test_without_movement_the_middle():
@@ -197,21 +226,26 @@ def test_without_movement_the_middle():
         k, sure = spot_apex(crops(seed, T=11, strength=0.))
         assert k == 5 and sure < .35
     x = crops(0, T=4)
-    assert spot_apex(x[:1]) == (0, 0.) and spot_apex(x[:2]) == (0, 0.) and spot_apex(x, [False, True, False, True]) == (1, 0.)
+    assert spot_apex(x[:1]) == (0, 0.) and spot_apex(x[:2]) == (0, 0.)
+    assert spot_apex(x, [False, True, False, True]) == (1, 0.)
 
 SLOPE = np.broadcast_to(np.add.outer(np.linspace(20, 120, 112), np.linspace(0, 80, 112)), (3, 112, 112))
 NOISE = np.random.default_rng(0).uniform(0, 255, (3, 112, 112))
 
 @pytest.mark.parametrize('T', range(3, 13))
-@pytest.mark.parametrize('picture', [np.full((3, 32, 32), 7.), np.full((3, 112, 112), 200.), SLOPE, SLOPE[:, :64, :64], NOISE], ids=['black', 'bright', 'slope', 'small slope', 'noise'])
+@pytest.mark.parametrize('picture', [np.full((3, 32, 32), 7.), np.full((3, 112, 112), 200.), SLOPE, SLOPE[:, :64, :64],
+                                     NOISE], ids=['black', 'bright', 'slope', 'small slope', 'noise'])
 def test_equal_frames_have_their_apex_in_the_middle_with_confidence_zero(T, picture):
     assert spot_apex(np.repeat(picture[None].astype(np.uint8), T, 0)) == ((T - 1)//2, 0.)
 
 @pytest.mark.parametrize('T', range(3, 13))
 def test_what_rounding_leaves_is_no_movement(T):
-    "A light that comes and goes, a gain that does, and camera noise below the grey levels of a picture: only the rounding differs."
+    """A light that comes and goes, a gain that does, and camera noise below the grey levels of a picture.
+
+    Only the rounding differs."""
     rise, rng = (1 - abs(np.linspace(-1, 1, T)))[:, None, None, None], np.random.default_rng(T)
-    for frames in (SLOPE + .3*rise, SLOPE + 5*rise, SLOPE*(1 + .05*rise), SLOPE*(1 + .2*rise), SLOPE + rng.normal(0, .1, (T, *SLOPE.shape))):
+    for frames in (SLOPE + .3*rise, SLOPE + 5*rise, SLOPE*(1 + .05*rise), SLOPE*(1 + .2*rise),
+                   SLOPE + rng.normal(0, .1, (T, *SLOPE.shape))):
         assert spot_apex(np.round(frames).astype(np.uint8)) == ((T - 1)//2, 0.)
 
 def test_a_movement_of_few_grey_levels_in_a_small_place_is_one():
@@ -226,19 +260,22 @@ def test_features_of_any_crop_size(size):
     color, depth, _ = clip(1, T=5)
     x, M, report = F.crop_clip(color, size)
     d = clean_depth(F.crop_depth(depth, M, color[0].shape, size)[0])
-    m, names = motion_features(x[None]); z, dnames = depth_features(d[None])
-    assert m.shape == (1, 180) == (1, len(names)) and z.shape == (1, 72) == (1, len(dnames)) and m.dtype == z.dtype == np.float32 and np.isfinite(m).all() and np.isfinite(z).all()
+    m, names = motion_features(x[None])
+    z, dnames = depth_features(d[None])
+    assert m.shape == (1, 180) == (1, len(names)) and z.shape == (1, 72) == (1, len(dnames))
+    assert m.dtype == z.dtype == np.float32 and np.isfinite(m).all() and np.isfinite(z).all()
     assert len(set(names + dnames)) == 252
 
 def test_features_do_not_see_the_padding():
     x = crops(2, T=6)
     padded, mask = np.concatenate([x, np.full_like(x[:3], 200)])[None], np.arange(9)[None] < 6
     assert np.allclose(motion_features(padded, mask)[0], motion_features(x[None])[0])
-    one = np.zeros((1, 9), bool); one[0, 4] = True
+    one = np.zeros((1, 9), bool)
+    one[0, 4] = True
     assert np.abs(motion_features(padded, one)[0]).max() < .05            # a single frame: nothing moved
 
 def test_bad_batches():
     x = crops(2, T=3)[None]
-    for bad in (lambda: motion_features(x[0]), lambda: motion_features(x, np.ones((1, 2), bool)), lambda: motion_features(x, np.zeros((1, 3), bool)),
-                lambda: depth_features(x), lambda: spot_apex(x)):
+    for bad in (lambda: motion_features(x[0]), lambda: motion_features(x, np.ones((1, 2), bool)),
+                lambda: motion_features(x, np.zeros((1, 3), bool)), lambda: depth_features(x), lambda: spot_apex(x)):
         with pytest.raises(DataError): bad()

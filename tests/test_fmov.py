@@ -1,10 +1,18 @@
-"FMOV: the reader on whole and damaged trees, the small file, its protocols and floors, figures of an independent script, and the run."
-import json, shutil
+"""FMOV.
+
+The reader on whole and damaged trees, the small file, its protocols and floors, figures of an independent script, and
+the run."""
+import json
+import shutil
 from dataclasses import replace
 
-import nbformat, numpy as np, pandas as pd, pytest
-
+import nbformat
+import numpy as np
+import pytest
 from conftest import NBS
+from test_main_job import apart  # fixture
+from test_notebooks import papermill
+
 from emonb.core import Damaged, DataError, EmonbError, Parameters, SetError
 from emonb.data import fmov as F
 from emonb.data.people import UNEXPLAINED
@@ -14,8 +22,6 @@ from emonb.experiments.by_name import run
 from emonb.study import experiment
 from emonb.study.metrics import floors, scores
 from emonb.study.splits import check_split
-from test_main_job import apart    # fixture
-from test_notebooks import papermill
 
 KILLER = '1e2147483648'      # one cell that ends the process where pandas parses it
 
@@ -49,7 +55,8 @@ def onset(path, k): return F.onsets(path, F.read_columns(path))[k][0]
 def account(reader):
     "The reader's account; every unit must add up, with nothing unexplained."
     found = reader.ledger.close(person=reader.meta.subject, trial=reader.meta.trial)
-    for unit, a in found.items(): assert a['found'] == a['used'] + sum(a['left_out'].values()) and UNEXPLAINED not in a['left_out'], unit
+    for unit, a in found.items():
+        assert a['found'] == a['used'] + sum(a['left_out'].values()) and UNEXPLAINED not in a['left_out'], unit
     return found
 
 def signals(reader): return np.stack([np.stack(list(reader[i].signals.values.values())) for i in range(len(reader))])
@@ -64,8 +71,10 @@ def ten_columns(path, order, step=1/6000):
 def test_the_contract(simulated):
     d = check_reader(F.Fmov(simulated))
     m = d.meta
-    assert d.provenance == 'simulated' and d.classes == ['angry', 'happy', 'neutral'] and len(d) == 48 and len(d.sources) == 4
-    assert m.groupby('subject').label.value_counts().eq(4).all() and m.position.tolist()[:12] == [str(k) for k in range(1, 13)]
+    assert d.provenance == 'simulated' and d.classes == ['angry', 'happy', 'neutral']
+    assert len(d) == 48 and len(d.sources) == 4
+    assert m.groupby('subject').label.value_counts().eq(4).all()
+    assert m.position.tolist()[:12] == [str(k) for k in range(1, 13)]
     assert all(''.join(F.KINDS[k][0] for k in t.label).upper() == t.version.iloc[0] for _, t in m.groupby('subject'))
     assert set(m.version) == set(F.VERSIONS) and m.stimulus.nunique() == 1
     assert account(d)['person'] == dict(found=4, used=4, left_out={})
@@ -97,9 +106,11 @@ ONE_FILE = [
     (lambda p: put(p, 9, 7, '3.2'), 'row 9: the reference wave of happy is 3.2'),
     (lambda p: put(p, 9, 8, 'x'), 'row 9: the reference wave of neutral is nan'),
     (lambda p: put(p, 9, 5, '-0.1'), 'row 9: column 5 is -0.1, and average rectified EMG is never below 0'),
-    (lambda p: lines(p, lambda l: l.__setitem__(slice(None), [r.replace('\t5', '\t0') for r in l])), 'no reference wave falls'),
+    (lambda p: lines(p, lambda l: l.__setitem__(slice(None), [r.replace('\t5', '\t0') for r in l])),
+     'no reference wave falls'),
     (lambda p: put(p, onset(p, 0) - 1, 6, '5'), 'two reference waves fall at once'),
-    (lambda p: ten_columns(p, ['minutes', 'skin', 'raw_zygomatic', 'raw_corrugator', 'zygomatic', 'ekg', 'corrugator', *F.KINDS]),
+    (lambda p: ten_columns(p, ['minutes', 'skin', 'raw_zygomatic', 'raw_corrugator', 'zygomatic', 'ekg', 'corrugator',
+                               *F.KINDS]),
      'column 6 is .* never below 0'),
     (lambda p: ten_columns(p, F.COLUMNS[10], step=1/60000), 'column 1: the time goes on by 0.001 s a row where 0.01'),
     (lambda p: p.write_bytes(b'\xff\xfe' + p.read_bytes()), 'row 1')]
@@ -121,7 +132,8 @@ def test_a_bad_cell_costs_the_event_it_lies_in_and_no_other(root, text, column):
     d = F.Fmov(root)
     assert set(whole.meta.trial) - set(d.meta.trial) == {'02_05'} and account(d)['trial']['found'] == 48
     assert d.audit().row.tolist() == [row] and d.audit().file.tolist() == [file(root).name]
-    with pytest.raises(DataError, match=f'{file(root).name}, row {row}: event 5: .*; repair the row'): F.Fmov(root, strict=True)
+    with pytest.raises(DataError, match=f'{file(root).name}, row {row}: event 5: .*; repair the row'):
+        F.Fmov(root, strict=True)
 
 def test_a_bad_cell_between_the_windows_costs_nothing(root):
     put(file(root), onset(file(root), 4) + 650, 1, 'x')
@@ -146,7 +158,8 @@ def test_another_order_is_said_and_stays_out_of_the_versions(root):
         put(file(root), row, 8, '0')
         put(file(root), row, 6, '5')
     d = F.Fmov(root)
-    assert d.meta[d.meta.subject == '02'].version.eq('other').all() and 'AANHNAHAHAHN, which is neither' in d.audit().defect[0]
+    assert d.meta[d.meta.subject == '02'].version.eq('other').all()
+    assert 'AANHNAHAHAHN, which is neither' in d.audit().defect[0]
     tested = {i for s in X.version_splits(d.meta) for i in [*s.train, *s.test]}
     assert len(d) == 48 and set(d.meta.subject[list(tested)]) == {'01', '03', '04'}
 
@@ -160,7 +173,8 @@ def test_a_wrong_root_stops(tmp_path, root):
     (tmp_path/'empty').mkdir()
     with pytest.raises(SetError, match='no file NN_FMOV_preprocessed.txt'): F.Fmov(tmp_path/'empty')
     for k in range(1, 5): file(root, k).write_text('1\t2\t\n')
-    with pytest.raises(SetError, match='no event can be used .*01_FMOV_preprocessed.txt, row 1: 2 columns'): F.Fmov(root)
+    with pytest.raises(SetError, match='no event can be used .*01_FMOV_preprocessed.txt, row 1: 2 columns'):
+        F.Fmov(root)
 
 
 def test_the_small_file_that_comes_with_the_package():
@@ -169,7 +183,8 @@ def test_the_small_file_that_comes_with_the_package():
     about = (folder/'README.md').read_text()
     assert 'CC0 1.0' in about and 'GNilsonne/Data-and-analysis-code-Oxazepam-and-emotion-2' in about
     d = check_reader(F.Fmov(everyone=True))
-    assert d.provenance == 'real' and d.meta.subject.nunique() == 37 and len(d) == 444 and signals(d).shape == (444, 3, 800)
+    assert d.provenance == 'real' and d.meta.subject.nunique() == 37 and len(d) == 444
+    assert signals(d).shape == (444, 3, 800)
     assert d.meta.groupby('version').subject.nunique().to_dict() == {F.VERSIONS[0]: 21, F.VERSIONS[1]: 16}
     main = F.Fmov()
     assert main.meta.subject.nunique() == 36 and '36' not in set(main.meta.subject)
@@ -197,19 +212,22 @@ def test_it_is_written_the_same_twice(simulated, tmp_path):
     assert F.write_small(e, tmp_path/'c').read_bytes() != said[0]
     assert F.Fmov(tmp_path/'a').provenance == 'simulated'     # a small file of a twin stays one
 
-@pytest.mark.parametrize('damage', [lambda b: b[:-9], lambda b: b[:5000] + bytes([b[5000] ^ 1]) + b[5001:], lambda b: b''])
+@pytest.mark.parametrize('damage',
+                         [lambda b: b[:-9], lambda b: b[:5000] + bytes([b[5000] ^ 1]) + b[5001:], lambda b: b''])
 def test_a_damaged_small_file_is_named(tmp_path, damage):
     shutil.copytree(F.small_root(), tmp_path/'small')
     path = tmp_path/'small'/F.SMALL
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(Damaged, match=f'{F.SMALL}: damaged, its checksum does not fit; install emonb again'): F.Fmov(tmp_path/'small')
+    with pytest.raises(Damaged, match=f'{F.SMALL}: damaged, its checksum does not fit; install emonb again'):
+        F.Fmov(tmp_path/'small')
 
 def test_a_missing_checksum_is_named(tmp_path):
     shutil.copytree(F.small_root(), tmp_path/'small')
     (tmp_path/'small'/f'{F.SMALL}.sha256').unlink()
     with pytest.raises(DataError, match='sha256: cannot be read'): F.Fmov(tmp_path/'small')
 
-@pytest.mark.parametrize('x', [np.zeros((2, 3, 9)), np.arange(54.).reshape(2, 3, 9)*-1e6, np.random.default_rng(0).normal(size=(4, 3, 800))])
+@pytest.mark.parametrize('x', [np.zeros((2, 3, 9)), np.arange(54.).reshape(2, 3, 9)*-1e6,
+                               np.random.default_rng(0).normal(size=(4, 3, 800))])
 def test_packing_keeps_half_a_step(x):
     assert (np.abs(F.unpacked(**F.packed(x)) - x) <= .5001*F.packed(x)['step'][..., None]).all()
 
@@ -221,7 +239,8 @@ def prepared(tmp_path_factory):
     def make(classes=2, everyone=False):
         key = classes, everyone
         if key not in kept:
-            kept[key] = X.load_set(Parameters(dict(strict=False, model='psnet')), F.Fmov(classes=classes, everyone=everyone))
+            kept[key] = X.load_set(Parameters(dict(strict=False, model='psnet')),
+                                   F.Fmov(classes=classes, everyone=everyone))
         return kept[key]
     return make
 
@@ -243,7 +262,8 @@ def test_protocols_hold_apart_what_they_promise(prepared):
     with pytest.raises(EmonbError): check_split(d.meta, mixed, found['leave_version_out'].apart)
     judged = d.meta.iloc[found['opposed_positions'].rows]
     assert set(judged.position) == {'2', '6', '7', '11'} and len(judged) == 144
-    assert all((t.groupby('version').label.nunique() == 1).all() and t.label.nunique() == 2 for _, t in judged.groupby('position'))
+    assert all((t.groupby('version').label.nunique() == 1).all() and t.label.nunique() == 2
+               for _, t in judged.groupby('position'))
     assert all(set(d.meta.position[s.train]) <= set(judged.position) for s in found['opposed_positions'].splits)
 
 def test_a_protocol_of_a_set_is_checked_by_a_run(prepared):
@@ -257,14 +277,17 @@ def test_a_protocol_of_a_set_is_checked_by_a_run(prepared):
 def test_the_floor_of_position_is_a_category(prepared, classes, expected):
     d = prepared(classes, everyone=True)
     b = all_blocks(d)['loso']
-    def uar(meta): return scores(d.y, floors(meta, d.y, b.splits, classes, columns=X.FMOV.columns, draws=1)['metadata'], classes)['UAR']
+    def uar(meta):
+        return scores(d.y, floors(meta, d.y, b.splits, classes, columns=X.FMOV.columns, draws=1)['metadata'],
+                      classes)['UAR']
     assert abs(uar(d.meta) - expected) < .02
     lies = uar(d.meta.assign(position=d.meta.order + np.linspace(0, 1e-6, len(d))))    # a number, and no two alike
     assert lies < expected - .15
 
 def test_position_is_worth_little_where_it_is_taken_away(prepared):
     d = prepared()
-    for name, most in (('leave_version_out', .51), ('opposed_positions', .59)):     # 21 of 36 people had one version: .583
+    # 21 of 36 people had one version: .583
+    for name, most in (('leave_version_out', .51), ('opposed_positions', .59)):
         b = all_blocks(d)[name]
         found = floors(d.meta, d.y, b.splits, 2, columns=X.FMOV.columns, draws=1)['metadata']
         assert scores(d.y[b.rows], found[b.rows], 2)['UAR'] < most
@@ -276,8 +299,10 @@ def regress(d, features, name):
     return scores(d.y[b.rows], yhat[b.rows], len(d.classes)), len(b.rows)
 
 @pytest.mark.parametrize('people, classes, protocol, columns, uf1, uar, n', [
-    (37, 2, 'loso', slice(None), .665, .669, 296), (36, 2, 'loso', slice(None), None, .656, 288), (37, 2, 'opposed_positions', slice(None), None, .66, 148),
-    (37, 2, 'leave_version_out', slice(None), None, .65, 296), (37, 3, 'loso', slice(6, 18), .475, .471, 444), (37, 3, 'loso', slice(0, 6), .312, .354, 444)])
+    (37, 2, 'loso', slice(None), .665, .669, 296), (36, 2, 'loso', slice(None), None, .656, 288),
+    (37, 2, 'opposed_positions', slice(None), None, .66, 148),
+    (37, 2, 'leave_version_out', slice(None), None, .65, 296), (37, 3, 'loso', slice(6, 18), .475, .471, 444),
+    (37, 3, 'loso', slice(0, 6), .312, .354, 444)])
 def test_figures_of_an_independent_script(prepared, people, classes, protocol, columns, uf1, uar, n):
     "Six seconds, on the file that comes with the package, to .03."
     reader = F.Fmov(classes=classes, everyone=people == 37)
@@ -290,7 +315,8 @@ def test_five_seconds_stand_above_their_null(prepared):
     features = d.x['features']
     for name in X.PROTOCOLS:
         got = regress(d, features, name)[0]['UAR']
-        shuffled = [regress(replace(d, meta=d.meta.assign(label=F.permuted_within(d.meta.label, d.meta.subject, rng))), features, name)[0]['UAR'] for _ in range(19)]
+        shuffled = [regress(replace(d, meta=d.meta.assign(label=F.permuted_within(d.meta.label, d.meta.subject, rng))),
+                            features, name)[0]['UAR'] for _ in range(19)]
         assert got > max(shuffled) and abs(got - .665) < .03, (name, got, max(shuffled))
 
 def test_the_control_without_a_model():
@@ -320,7 +346,8 @@ def test_nothing_but_the_event_itself_reaches_the_model(root, tmp_path):
 def test_scale_and_level_of_a_person_do_not_reach_the_model(simulated):
     x = signals(F.Fmov(simulated))
     other = x*np.array([1, 7, .2])[:, None] + np.array([5., 0, 0])[:, None]
-    assert np.allclose(F.relative(other), F.relative(x)) and np.allclose(F.second_features(other)[0], F.second_features(x)[0])
+    assert np.allclose(F.relative(other), F.relative(x))
+    assert np.allclose(F.second_features(other)[0], F.second_features(x)[0])
     assert F.relative(x).shape == (48, 3, 600) and F.second_features(x)[0].shape == (48, 18)
     louder = x.copy()
     louder[:, 1, 400:500] *= np.e     # the third second of the mouth
@@ -341,15 +368,19 @@ def test_a_run_without_files(quick, apart):
     r = run(dict(quick, out='out'))
     said = ' '.join(r.told)
     assert r.provenance == 'real' and r.protocols == list(X.PROTOCOLS) and len(r.data) == 288
-    for words in ('SHOWN', 'not felt emotion', 'leaving a stimulus out is impossible', 'development set', 'oxazepam', 'no input', 'small file'): assert words in said
+    for words in ('SHOWN', 'not felt emotion', 'leaving a stimulus out is impossible', 'development set', 'oxazepam',
+                  'no input', 'small file'):
+        assert words in said
     assert 'development set' in r.table(r.main).attrs['title']
     s = json.loads((apart/'out'/'summary.json').read_text())
-    assert set(s['floors']) == {'majority of the training fold', 'stratified random', X.FLOOR} and s['account']['person']['used'] == 36
+    assert set(s['floors']) == {'majority of the training fold', 'stratified random', X.FLOOR}
+    assert s['account']['person']['used'] == 36
     assert [s['protocols'][k]['n'] for k in X.PROTOCOLS] == [288, 288, 144]
     assert abs(s['metrics']['UAR']['value'] - .670) < .03 and abs(s['floors'][X.FLOOR]['UAR']['value'] - .784) < .02
     assert s['protocols']['leave_version_out']['floors'][X.FLOOR]['UAR']['value'] < .51
     shown = r.side_by_side()
-    assert set(shown.decision) == {'window'} and shown.shape[1] == 4 + 2*3 and shown.method[0] == 'hand features + logistic regression'
+    assert set(shown.decision) == {'window'} and shown.shape[1] == 4 + 2*3
+    assert shown.method[0] == 'hand features + logistic regression'
 
 def test_predictions_do_not_depend_on_the_table(prepared):
     "Positions, starts and versions scrambled, the folds' rows the same: the same predictions."
@@ -357,7 +388,8 @@ def test_predictions_do_not_depend_on_the_table(prepared):
     p = Parameters(dict(X.PRESETS['paper'], model='psnet', scale='train', device='cpu', epochs=1))
     name, system = next(iter(X.systems(p, d).items()))
     rng = np.random.default_rng(0)
-    mixed = replace(d, meta=d.meta.assign(**{c: rng.permutation(d.meta[c]) for c in ('position', 'order', 'start_s', 'version')}))
+    mixed = replace(d, meta=d.meta.assign(**{c: rng.permutation(d.meta[c])
+                                             for c in ('position', 'order', 'start_s', 'version')}))
     block = all_blocks(d)['loso']
     block.splits = block.splits[:2]
     a, b = (experiment.predictions_of(x, block, name, system.recipe, (0,)) for x in (d, mixed))
@@ -386,7 +418,8 @@ def test_real_and_person_36(quick, apart):
 
 @pytest.mark.parametrize('given, sentence', [
     (dict(protocol='leave_stimulus_out'), 'protocol=.leave_stimulus_out. is not known.*opposed_positions'),
-    (dict(classes=4), 'classes=4 is not known'), (dict(part='A'), 'part=A does not go with dataset=fmov'), (dict(folds=99), 'folds=99: loso has 36')])
+    (dict(classes=4), 'classes=4 is not known'), (dict(part='A'), 'part=A does not go with dataset=fmov'),
+    (dict(folds=99), 'folds=99: loso has 36')])
 def test_what_does_not_go_with_it_is_refused(quick, given, sentence, apart):
     with pytest.raises(EmonbError, match=sentence): run(dict(quick, out='out', **given))
 
@@ -398,7 +431,8 @@ def test_the_twin_knows_its_answer(effect, low, high, quick, apart):
 
 def test_by_papermill_on_real_people(apart):
     "The network for one epoch on two people: the notebook, what it prints, and what stands in summary.json."
-    status, said = papermill(NBS/'90_loso.ipynb', apart/'done.ipynb', dict(dataset='fmov', epochs=1, seeds=0, folds=2, out=apart/'out'), apart)
+    status, said = papermill(NBS/'90_loso.ipynb', apart/'done.ipynb',
+                             dict(dataset='fmov', epochs=1, seeds=0, folds=2, out=apart/'out'), apart)
     assert status == 0, said[-3000:]
     s = json.loads((apart/'out'/'summary.json').read_text())
     assert s['model'] == 'product of modalities (ours)' and s['provenance'] == 'real' and s['n_subjects'] == 2

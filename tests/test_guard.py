@@ -6,20 +6,21 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 import zlib
 from pathlib import Path
 
+import campaign
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
-
-import campaign
 from conftest import ROOT
+
 from emonb.core import EmonbError, Parameters, at_work, run_lock, sweep, temporary_folder, write_json, writing
 from emonb.data.casme3 import read_color, read_depth, read_tables
-from emonb.data.deap import load_arrays
+from emonb.data.deap import read_dat
 from emonb.data.recordings import PreparedWriter, from_arrays, save
 from emonb.data.stress_predict import StressPredict
 from emonb.signals.faces import sample_video
@@ -35,14 +36,29 @@ def script(name, *args, limit=900):
     return subprocess.run(call, capture_output=True, text=True, env=env, cwd=ROOT, timeout=limit)
 
 
-@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='a child and its limit of memory are known on Linux')
-def test_damaged_files_end_in_a_sentence():
-    "Some mutations of every kind of file, and all that ever went wrong. EMONB_CAMPAIGN=1000: so many of each kind."
+linux = pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='a child and its limit of memory are known on Linux')
+SEED = os.environ.get('EMONB_SEED', 0)
+
+@linux
+@pytest.mark.parametrize('name,few', [('campaign.py', 25), ('strange.py', 12)])
+def test_damaged_and_strange_files_end_in_a_sentence(name, few):
+    "Some files for every door, and all that ever went wrong. EMONB_CAMPAIGN=1000: so many for each door."
     more = os.environ.get('EMONB_CAMPAIGN')
-    limits = ('-n', more) if more else ('-n', 8, '-t', 150)
-    done = script('campaign.py', *limits, '-s', os.environ.get('EMONB_SEED', 0), limit=None if more else 900)
+    done = script(name, '-n', more or few, '-s', SEED, limit=None if more else 900)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert 'sheet.xlsx' in done.stdout and 'trial.avi' in done.stdout
+    assert 'sheet.xlsx' in done.stdout and 'face.safetensors' in done.stdout
+
+@linux
+def test_a_disk_that_fails_at_any_change_of_a_file():
+    "Some moments of the shortest run on four kinds of disk; `python tests/disks.py --every 1` takes all."
+    done = script('disks.py', '--every', 25, '--first', 3, '--disks', 'full,once,gone,read-only')
+    assert done.returncode == 0 and '0 faults' in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
+
+@linux
+def test_killed_runs_lose_nothing():
+    "A few kills of two kinds of run; `python tests/kills.py -n 100` takes all kinds."
+    done = script('kills.py', '-n', 4, '-s', SEED, '--only', 'wrist,fmov')
+    assert done.returncode == 0 and ' 0 faults' in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
 
 
 # sizes that a header promises -------------------------------------------------------------------------------
@@ -57,10 +73,11 @@ def png(width, height, depth, colour, rows):
 def ends_in_a_sentence(read, match):
     "In a process that may take 300 MB and a second of the processor's time."
     def job():
+        start = time.process_time()
         try: read()
-        except EmonbError as e: return 'ours', str(e)
+        except EmonbError as e: return ('ours' if time.process_time() - start < 1 else 'slow'), str(e)
         return 'read', ''
-    kind, said = campaign.in_child(job, memory=300, seconds=2)
+    kind, said = campaign.in_child(job, memory=300, seconds=1)
     assert kind == 'ours' and match in said, (kind, said)
 
 
@@ -120,11 +137,18 @@ def shared(depth, open, close):
 ARRAY = b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R'
 MANY = b'(\x8a\xff' + b'\x7f'*255 + b'q\x01' + b'h\x01'*100_000
 STATE = b'(K\x01' + MANY + b'tcnumpy\ndtype\nU\x02f8K\x00K\x01\x87R\x89U\x00tb.'
+NESTED = b''.join(b'q' + bytes([k]) + b'h' + bytes([k]) + b'\x86' for k in range(40))
+AGAIN = b'c_codecs\nencode\nq\x00X\x00\x00\x40\x00' + b'a'*2**22 + b'q\x010'
 NAMED = b'c_codecs\nencode\nX\x00\x00\x40\x00' + b'a'*2**22 + b'q\x00h\x00\x86R.'
 HOSTILE = {
     'empty dicts without end': (b'\x80\x02(' + b'}'*2_000_000 + b'l.', '200,000 steps'),
     'references without end': (b'\x80\x02(]q\x00' + b'h\x00'*1_000_000 + b'l.', '200,000 steps'),
     'a shape of many huge numbers': (b'\x80\x02' + ARRAY + STATE, 'a shape that no array has'),
+    'a key of 40 levels, each twice': (b'\x80\x02})' + NESTED + b'K\x01s.', 'a key in it is neither text nor a number'),
+    '22 levels of a dict, each twice': (shared(22, b'}', lambda k: b'}U\x01ah' + bytes([k]) + b'sU\x01bh' + bytes([k]) + b's'),
+                                        'no array named'),
+    'four megabytes encoded 500 times': (b'\x80\x02' + AGAIN + b'h\x00h\x01\x85R'*500 + b'.',
+                                         'more bytes than it holds'),
     'an encoding of four megabytes': (b'\x80\x02' + NAMED, 'a.dat: '),
     'lists in lists': (b'\x80\x02' + b']'*90_000 + b'a'*89_999 + b'.', 'a.dat: '),
     'tuples in tuples': (b'\x80\x02)' + b'\x85'*150_000 + b'.', 'a.dat: '),
@@ -134,7 +158,7 @@ HOSTILE = {
 def test_a_hostile_pickle_ends_within_a_second(tmp_path, what):
     code, match = HOSTILE[what]
     (tmp_path/'a.dat').write_bytes(code)
-    ends_in_a_sentence(lambda: load_arrays(tmp_path/'a.dat'), match)
+    ends_in_a_sentence(lambda: read_dat(tmp_path/'a.dat'), match)
 
 
 # the clock of a video ---------------------------------------------------------------------------------------

@@ -1,17 +1,22 @@
 "Who may import whom: wings from left to right, light at the top, and nothing that settings.ini does not install."
-import ast, re, subprocess, sys
+import ast
+import re
+import subprocess
+import sys
 from importlib.metadata import packages_distributions
 
 import pytest
-
 from conftest import ROOT
 
 LIB = ROOT/'emonb'
-CORE = ('core.py', 'code_key.py', 'command.py')    # what every wing may lean on, and the command, which leans on core alone
+# what every wing may lean on, and the command, which leans on core alone
+CORE = ('core.py', 'code_key.py', 'command.py')
 WINGS = {   # wing → what its modules may import besides the core
     'data': ('data',), 'signals': ('data', 'signals'), 'models': ('models',),     # a model takes tensors
-    'study': ('study', 'data.recordings', 'data.people', 'data.twins', 'models.registry'),    # tables, splits, recipes: no reader, no simulator, no model
-    'experiments': ('experiments', 'study', 'models', 'signals', 'data')}         # a set declared: it knows them by name
+    # tables, splits, recipes: no reader, no simulator, no model
+    'study': ('study', 'data.recordings', 'data.people', 'data.twins', 'models.registry'),
+    # a set declared: it knows them by name
+    'experiments': ('experiments', 'study', 'models', 'signals', 'data')}
 MODULES = [p.relative_to(LIB).as_posix() for p in sorted(LIB.rglob('*.py')) if not p.name.startswith('_')]
 
 
@@ -19,7 +24,9 @@ def parsed(name): return ast.parse((LIB/name).read_text(encoding='utf-8'))
 
 
 def imported(name, tree, top_level=False):
-    """Absolute names of all modules that the module called `name` (a path inside emonb/) imports; with `top_level` those
+    """Absolute names of all modules that the module called `name` (a path inside emonb/) imports.
+
+    With `top_level` those
     loaded with the module itself. nbdev writes imports of the package's own modules as relative ones."""
     def walk(node):
         for child in ast.iter_child_nodes(node):
@@ -42,7 +49,9 @@ def strangers(name, tree):
     here = {m.removeprefix('emonb.') for m in imported(name, tree) if m.startswith('emonb.')}
     allowed = WINGS[name.split('/')[0]] if '/' in name else ()
     def within(m, place): return f'{m}.'.startswith(f'{place}.')
-    def above(m): return any(within(place, m) and place != m for place in allowed)    # `from emonb.data.recordings import …` names emonb.data too
+    def above(m):
+        # `from emonb.data.recordings import …` names emonb.data too
+        return any(within(place, m) and place != m for place in allowed)
     named = {m for m in here if any(within(m, w) for w in WINGS) and not any(within(m, place) for place in allowed)}
     return {m for m in named if not (above(m) and any(within(k, m) and k != m for k in here - named))}
 
@@ -55,18 +64,27 @@ def test_wings(name):
 
 
 @pytest.mark.parametrize('name,code,bad', [
-    ('models/x.py', 'from emonb.data.recordings import Prepared', True), ('models/x.py', 'import emonb.signals.faces', True),
-    ('models/x.py', 'def f():\n from emonb.data import casme3', True), ('models/x.py', 'from emonb.models.psnet import PSNet', False),
+    ('models/x.py', 'from emonb.data.recordings import Prepared', True),
+    ('models/x.py', 'import emonb.signals.faces', True),
+    ('models/x.py', 'def f():\n from emonb.data import casme3', True),
+    ('models/x.py', 'from emonb.models.psnet import PSNet', False),
     ('data/x.py', 'from emonb.signals.depth import clean', True), ('data/x.py', 'from emonb import study', True),
     ('models/x.py', 'from ..data.recordings import Prepared', True), ('models/x.py', 'from .psnet import PSNet', False),
     ('models/x.py', 'from .. import data', True), ('core.py', 'from .study.train import fit_fold', True),
-    ('signals/x.py', 'from emonb.data.recordings import Signals', False), ('study/x.py', 'from emonb.models.psnet import PSNet', True),
-    ('study/x.py', 'from emonb.data.recordings import Prepared', False), ('study/x.py', 'from ..data.people import told_names', False),
-    ('study/experiment.py', 'from emonb.data.casme3 import x', True), ('study/experiment.py', 'from emonb.data import casme3', True),
-    ('study/x.py', 'import emonb.signals.prepare', True), ('study/x.py', 'from ..experiments.casme3 import CASME3', True),
-    ('study/x.py', 'from emonb.data import recordings', False), ('study/x.py', 'from emonb.data.recordings import Prepared\nfrom emonb.data import deap', True),
-    ('experiments/x.py', 'from emonb.models.psnet import PSNet\nfrom emonb.data.casme3 import x\nfrom ..study.train import Recipe', False),
-    ('experiments/x.py', 'from emonb.experiments.casme3 import CASME3', False), ('signals/x.py', 'from emonb.experiments import casme3', True),
+    ('signals/x.py', 'from emonb.data.recordings import Signals', False),
+    ('study/x.py', 'from emonb.models.psnet import PSNet', True),
+    ('study/x.py', 'from emonb.data.recordings import Prepared', False),
+    ('study/x.py', 'from ..data.people import told_names', False),
+    ('study/experiment.py', 'from emonb.data.casme3 import x', True),
+    ('study/experiment.py', 'from emonb.data import casme3', True),
+    ('study/x.py', 'import emonb.signals.prepare', True),
+    ('study/x.py', 'from ..experiments.casme3 import CASME3', True),
+    ('study/x.py', 'from emonb.data import recordings', False),
+    ('study/x.py', 'from emonb.data.recordings import Prepared\nfrom emonb.data import deap', True),
+    ('experiments/x.py',
+     'from emonb.models.psnet import PSNet\nfrom emonb.data.casme3 import x\nfrom ..study.train import Recipe', False),
+    ('experiments/x.py', 'from emonb.experiments.casme3 import CASME3', False),
+    ('signals/x.py', 'from emonb.experiments import casme3', True),
     ('core.py', 'from emonb.data.recordings import Signals', True)])
 def test_the_rule_can_be_broken(name, code, bad): assert bool(strangers(name, ast.parse(code))) == bad
 
@@ -74,7 +92,8 @@ def test_the_rule_can_be_broken(name, code, bad): assert bool(strangers(name, as
 @pytest.mark.parametrize('module', ['emonb', 'emonb.core'])
 def test_light(module):
     "Neither the package nor its core loads a heavy library."
-    heavy = ['torch', 'torchvision', 'timm', 'mne', 'cv2', 'neurokit2', 'pandas', 'matplotlib', 'seaborn', 'scipy', 'sklearn', 'IPython', 'numpy']
+    heavy = ['torch', 'torchvision', 'timm', 'mne', 'cv2', 'neurokit2', 'pandas', 'matplotlib', 'seaborn', 'scipy',
+             'sklearn', 'IPython', 'numpy']
     say = f'import sys, {module}; print(*[m for m in {heavy} if m in sys.modules])'
     p = subprocess.run([sys.executable, '-c', say], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert p.returncode == 0, p.stderr
@@ -135,7 +154,8 @@ DOCS = {   # what [docs] adds → what it is for
 
 
 def test_what_the_site_is_built_with_is_told():
-    assert required('docs_requirements') == set(DOCS) and not set(DOCS) & set.union(*(required(f'{k}requirements') for k in ('', 'notebook_', 'dev_')))
+    assert required('docs_requirements') == set(DOCS)
+    assert not set(DOCS) & set.union(*(required(f'{k}requirements') for k in ('', 'notebook_', 'dev_')))
 
 
 def sources():
@@ -149,7 +169,8 @@ def test_every_requirement_is_used():
     owners = packages_distributions()
     used = {canonical(d) for top in tops for d in owners.get(top, [])}
     asked = set.union(*(required(f'{k}requirements') for k in ('', 'notebook_', 'dev_')))
-    assert asked - used == set(WHY), f'neither imported nor told why: {asked - used - set(WHY)}; told why, and imported: {set(WHY) - (asked - used)}'
+    unused, told = asked - used, set(WHY)
+    assert unused == told, f'neither imported nor told why: {unused - told}; told why, and imported: {told - unused}'
 
 
 def test_what_the_modules_import_is_not_only_for_notebooks():

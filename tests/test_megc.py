@@ -1,5 +1,7 @@
 """MEGC 2019 as optical flow, from the outside: copies with faults, people of several sets, what the rows may claim."""
-import itertools, json, shutil
+import itertools
+import json
+import shutil
 from types import SimpleNamespace
 
 import cv2
@@ -8,12 +10,23 @@ import pandas as pd
 import pytest
 
 from emonb.core import DataError, EmonbError, Parameters, SetError
-from emonb.data.megc2019 import (PICTURES, PUBLISHED, SETS, SHEET, FlowTwin, Megc2019, load_flow, oracle, read_flow,
-                                 scaled_alone, third_channel, write_megc2019)
+from emonb.data.megc2019 import (
+    PICTURES,
+    PUBLISHED,
+    SETS,
+    SHEET,
+    FlowTwin,
+    Megc2019,
+    load_flow,
+    oracle,
+    read_flow,
+    scaled_alone,
+    third_channel,
+    write_megc2019,
+)
 from emonb.data.people import UNEXPLAINED
 from emonb.experiments import by_name
-from emonb.experiments.megc2019 import (MEGC2019, SOURCE, SVM, blocks, leave_value_out, load_set, published_megc,
-                                         systems)
+from emonb.experiments.megc2019 import MEGC2019, SOURCE, SVM, blocks, leave_value_out, load_set, published_megc, systems
 from emonb.study.experiment import REPLICA, Block, check_parameters, run, settled
 from emonb.study.metrics import scores
 from emonb.study.splits import make_splits
@@ -81,7 +94,8 @@ def test_what_cannot_be_read_at_all_stops_in_one_sentence(tree, fault, said):
 
 @pytest.mark.parametrize('change,said', [
     (dict(label='3'), "label is '3', not 0, 1 or 2"), (dict(label='positive'), "label is 'positive'"),
-    (dict(label=''), 'label is empty'), (dict(label='1e400'), "label is '1e400'"), (dict(dataset='casme3'), "dataset is 'casme3', not casme2, smic, samm"),
+    (dict(label=''), 'label is empty'), (dict(label='1e400'), "label is '1e400'"),
+    (dict(dataset='casme3'), "dataset is 'casme3', not casme2, smic, samm"),
     (dict(sub=''), 'sub is empty'), (dict(filename_o='other', imagename=''), 'there is no picture')])
 def test_a_faulty_row_is_left_out_with_its_number_or_stops(tree, change, said):
     rows = rows_of(tree)
@@ -228,7 +242,8 @@ def test_leave_set_out_holds_sets_apart(kept):
     loose = make_splits(data.meta, 'loso')
     wrong = Block('leave_set_out', loose, [data.y]*len(loose), data.classes, apart=b.apart)
     with pytest.raises(EmonbError, match='set .* is in both parts'): wrong.check(data.meta)
-    shared = data.meta.assign(subject=['one' if i in (0, len(data) - 1) else s for i, s in enumerate(data.meta.subject)])
+    shared = data.meta.assign(subject=['one' if i in (0, len(data) - 1) else s
+                                       for i, s in enumerate(data.meta.subject)])
     with pytest.raises(EmonbError, match='subject one is in both parts'): b.check(shared)
     with pytest.raises(EmonbError, match='needs two values of set'): leave_value_out(flow(kept, 'smic'), 'set', 'any')
 
@@ -287,13 +302,15 @@ def test_rows_say_what_they_are(kept, tmp_path):
 
 
 def test_a_run_without_the_set_falls_back_on_the_twin(tmp_path, monkeypatch):
-    import emonb.core, emonb.data.twins
+    import emonb.core
+    import emonb.data.twins
     for module in (emonb.core, emonb.data.twins): monkeypatch.setattr(module, 'project_dir', lambda: tmp_path)
     r = by_name.run(dict(dataset='megc2019', model='svm', protocol='loso', out=str(tmp_path/'out'), workers=1))
     assert r.provenance == 'simulated' and 'oracle (knows how the twin was made)' in [m.name for m in r.main.entries]
     for wrong, said in ((dict(source='real'), 'megc2019 is not there; fetch'), (dict(model='psnet'), 'reads physio'),
                         (dict(scale='none'), 'does not go with'), (dict(sets='casme3'), 'casme2')):
-        with pytest.raises(EmonbError, match=said): by_name.run(dict(dataset='megc2019', out=str(tmp_path/'o'), **wrong))
+        with pytest.raises(EmonbError, match=said):
+            by_name.run(dict(dataset='megc2019', out=str(tmp_path/'o'), **wrong))
 
 
 # ---- the real pictures

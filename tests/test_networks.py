@@ -1,16 +1,18 @@
 "keep=True: what is kept is the network that made a fold's predictions, and keeping changes nothing."
-import json, shutil
+import json
+import shutil
 from dataclasses import replace
 
-import numpy as np, pytest
-
+import numpy as np
+import pytest
 from conftest import NBS
+from test_main_job import MY_MODULE, apart, people  # noqa: F401  (fixtures)
+from test_notebooks import papermill
+
 from emonb import load_model
-from emonb.core import DataError, Damaged, EmonbError
+from emonb.core import Damaged, DataError, EmonbError
 from emonb.experiments.by_name import run
 from emonb.study.networks import Networks, load_network, read_fold
-from test_main_job import MY_MODULE, apart, people    # noqa: F401  (fixtures)
-from test_notebooks import papermill
 
 
 def kept(out): return sorted(p.parent for p in (out/'networks').glob('*/*/fold.json') if 'damaged' not in p.parent.name)

@@ -1,26 +1,36 @@
 "Every notebook of nbs/ runs from its first cell to its last, in a kernel of its own."
-import asyncio, json, os, re, signal, subprocess, sys, time
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 
-import nbformat, pytest
+import nbformat
+import pytest
+from conftest import NBS, notebooks
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from papermill import inspect_notebook
-
-from conftest import NBS, notebooks
 
 LIMIT = 300    # seconds for one chapter; they are written to need less than 60
 
 # Each run notebook with small parameters: {'90_loso': [{'dataset': 'casme3', ...}, ...]}; `out` is added here.
 RUNS = {'90_loso': [{'source': 'simulated'},    # the README's command, whole
                     {'dataset': 'megc2019', 'source': 'simulated', 'model': 'svm'}],
-        '91_deap': [{'source': 'simulated', 'subjects': '1,2', 'target': 'valence', 'epochs': 1, 'folds': 2, 'replica': True}],
+        '91_deap': [{'source': 'simulated', 'subjects': '1,2', 'target': 'valence', 'epochs': 1, 'folds': 2,
+                     'replica': True}],
         '94_known_answers': [dict(people=6, all_clips=40, clips='12,20', seeds=0, epochs=1, twin_seed=7)],
         '95_known_answers_deap': [dict(windows='360', questions='curve', kind='waveform', twin_seed=7)],
         '93_attention': [dict(clips=16, people=4, groups=2, epochs=1, seeds='0', workers=1)],
         '89_pretrain_face': [{'source': 'simulated', 'clips': 12, 'every': 4, 'epochs': 1}],
         '92_ablations': [dict(source='simulated', people=4, clips=16, epochs=1, seeds=0, parts='mirror image,baseline'),
                          dict(dataset='fmov', folds=2, epochs=1, seeds='0,1')],
-        '96_speed': [dict(subjects=2, trials=4, seconds=4, memory_subjects=3, memory_seconds=4, epochs=1, train_trials=4, steps=1, size=8, video_seconds=2, width=160, height=120, repeats=1, threads=1)]}
+        '96_speed': [dict(subjects=2, trials=4, seconds=4, memory_subjects=3, memory_seconds=4, epochs=1,
+                          train_trials=4, steps=1, size=8, video_seconds=2, width=160, height=120, repeats=1,
+                          threads=1)]}
 RUN_LIMIT = 600
 
 CHAPTERS = [p for p in notebooks() if not re.match(r'[89]\d_', p.name)]
@@ -28,11 +38,16 @@ RUN_NOTEBOOKS = notebooks('[89][0-9]_*.ipynb')
 
 
 def execute(path):
-    "The notebook at `path` after a run in a fresh kernel in its folder; what went wrong and in which cell, as one message."
+    """The notebook at `path` after a run in a fresh kernel in its folder.
+
+    What went wrong and in which cell, as one message."""
     nb, at, start = nbformat.read(path, as_version=4), [None], time.monotonic()
     def started(cell, cell_index): at[0] = cell_index
-    client = NotebookClient(nb, timeout=None, kernel_name='python3', on_cell_start=started, resources={'metadata': {'path': str(path.parent)}})
-    try: asyncio.run(asyncio.wait_for(client.async_execute(), LIMIT)); failed = None
+    client = NotebookClient(nb, timeout=None, kernel_name='python3', on_cell_start=started,
+                            resources={'metadata': {'path': str(path.parent)}})
+    try:
+        asyncio.run(asyncio.wait_for(client.async_execute(), LIMIT))
+        failed = None
     except (CellExecutionError, DeadKernelError, TimeoutError) as e: failed = e
     if failed is not None:
         late = time.monotonic() - start >= LIMIT
@@ -53,7 +68,9 @@ def test_notebook(path):
 
 
 def test_index_shows_the_stored_results():
-    def shown(nb): return [''.join(o['data']['text/markdown']) for c in nb.cells for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
+    def shown(nb):
+        return [''.join(o['data']['text/markdown']) for c in nb.cells
+                for o in c.get('outputs', []) if 'text/markdown' in o.get('data', {})]
     path = NBS/'index.ipynb'
     stored, now = shown(nbformat.read(path, as_version=4)), shown(execute(path))
     assert now and stored == now, 'run nbs/index.ipynb once, save it, then python nbs/_docs.py'

@@ -1,5 +1,8 @@
-"Each option of the first paper's run is seen in the arrays or in the model, and one that a run has no use for stops it."
-import numpy as np, pandas as pd, pytest, torch
+"Each option of the first paper's run is seen in the arrays or in the model; one that a run has no use for stops it."
+import numpy as np
+import pandas as pd
+import pytest
+import torch
 from torch import nn
 
 from emonb.core import DataError, EmonbError
@@ -53,11 +56,13 @@ def test_the_second_before_the_onset(opened):
     auto, on, off = (opened(model='latent_product', modalities='physio', baseline=v)[1] for v in ('auto', 'on', 'off'))
     names, rate = auto.info['signals'], auto.info['rate']
     skin, heart, before = names.index('EDA'), names.index('ECG'), int(rate)
-    assert np.array_equal(auto.x['physio'], off.x['physio']) and np.array_equal(on.x['physio'][:, heart], off.x['physio'][:, heart])
+    assert np.array_equal(auto.x['physio'], off.x['physio'])
+    assert np.array_equal(on.x['physio'][:, heart], off.x['physio'][:, heart])
     assert np.abs(off.x['physio'][:, skin, :before].mean(-1)).min() > .1
     assert np.abs(on.x['physio'][:, skin, :before].mean(-1)).max() < 1e-4
     subtracted = since_onset(np.asarray(off.x['physio']), rate, names)
-    assert np.array_equal(on.x['physio'], subtracted) and np.array_equal(auto.x['physio_courses'], on.x['physio_courses'])
+    assert np.array_equal(on.x['physio'], subtracted)
+    assert np.array_equal(auto.x['physio_courses'], on.x['physio_courses'])
     assert np.array_equal(off.x['physio_courses'], hjorth_courses(np.asarray(off.x['physio']), rate))
     level = auto.info['feature_names'].index('physio:EDA_level')
     assert not np.allclose(on.x['features'][:, level], off.x['features'][:, level])
@@ -84,10 +89,12 @@ def test_how_colour_is_given_to_the_backbone(opened):
     how = dict(model='latent_emotion', modalities='color', backbone='resnet10t')
     frame, onset = (opened(**how, color_mode=v)[1].x['color_tokens'] for v in ('frame', 'onset'))
     assert np.asarray(frame[:, 0]).std(0).max() > .01, 'a frame says who it is'
-    assert np.asarray(onset[:, 0]).std(0).max() == 0 and np.asarray(onset[:, 1]).std(0).max() > 0, 'the onset is no change'
+    assert np.asarray(onset[:,
+                            0]).std(0).max() == 0 and np.asarray(onset[:, 1]).std(0).max() > 0, 'the onset is no change'
     flow = opened(**how, color_mode='flow')[1]
     pictures, moved = np.asarray(flow.x['color'])[:, :2, :2], np.asarray(flow.x['color_tokens'])[:, :2]
-    assert (pictures[:, 0] == 128).all() and (pictures[:, 1] != 128).any() and moved[:, 0].std(0).max() < .01 < moved[:, 1].std(0).max()
+    assert (pictures[:, 0] == 128).all() and (pictures[:, 1] != 128).any()
+    assert moved[:, 0].std(0).max() < .01 < moved[:, 1].std(0).max()
     both = first_recipe(*opened(**how, color_mode='both', finetune=True)).make()
     assert both.frames.modes == dict(color='both') and both.frames.backbones['color'].in_chans == 6
 
@@ -96,7 +103,8 @@ def test_options_reach_the_networks(opened):
     p, data = opened(model='latent_emotion', backbone='resnet10t', reading='swapped', drop_rate=.3, lr=.002)
     recipe = first_recipe(p, data)
     net = recipe.make()
-    assert net.join_physio.reading == net.frames.join_depth.reading == 'swapped' and net.head[1].p == .3 and recipe.lr == .002
+    assert net.join_physio.reading == net.frames.join_depth.reading == 'swapped'
+    assert net.head[1].p == .3 and recipe.lr == .002
     p, data = opened(model='latent_product', mirror=False, drop_rate=.3, lr=.002)
     recipe = first_recipe(p, data)
     witnesses = recipe.make().witnesses.values()
@@ -143,7 +151,8 @@ def test_the_backbone_learns_at_its_own_rate(opened):
     x, y = np.random.default_rng(0).standard_normal((40, 2, 4)).astype('float32'), np.arange(40) % 2
     meta = pd.DataFrame(dict(subject=[f's{i % 4}' for i in range(40)], trial=[f't{i}' for i in range(40)], stimulus='a',
                              order=range(40), start_s=0., length_s=1., label=y))
-    data, split = Prepared(dict(physio=x), meta, ['a', 'b'], 'simulated'), Split('loso', 'f', np.arange(30), np.arange(30, 40))
+    data, split = Prepared(dict(physio=x), meta, ['a', 'b'],
+                           'simulated'), Split('loso', 'f', np.arange(30), np.arange(30, 40))
     def moved(**rate):
         torch.manual_seed(0)
         net = Two()
@@ -216,7 +225,8 @@ def test_settings_that_cannot_be_met_are_refused():
 
 
 def test_each_modality_alone(trees, tmp_path):
-    given = dict(root=str(trees['C']), model='latent_product', modalities='color,physio', alone=True, epochs=1, workers=1)
+    given = dict(root=str(trees['C']), model='latent_product', modalities='color,physio', alone=True, epochs=1,
+                 workers=1)
     r = run(CASME3, dict(given, out=str(tmp_path/'out')))
     names = [m.name for m in r.main.entries if m.kind == 'model']
     ours = 'product of modalities (ours)'
@@ -229,23 +239,29 @@ def test_a_modality_alone_reads_nothing_else(opened):
     rows = systems(*opened(model='latent_emotion', backbone='resnet10t', alone=True))
     words = dict(color='colour', depth='depth', physio='physiology')
     read = {m: rows[f'latent emotion, {word} alone'].recipe.inputs for m, word in words.items()}
-    assert read == dict(color=('color_tokens', 'mask', 'apex'), depth=('depth_tokens', 'mask', 'apex'), physio=('physio',))
+    assert read == dict(color=('color_tokens', 'mask', 'apex'), depth=('depth_tokens', 'mask', 'apex'),
+                        physio=('physio',))
 
 
 def test_the_detector_that_was_asked_for_looks(opened, tmp_path):
     (tmp_path/'other.onnx').write_bytes(b'no network')
-    with pytest.raises(EmonbError, match='cannot read this as a YuNet model'): opened(detector=str(tmp_path/'other.onnx'))
+    with pytest.raises(EmonbError, match='cannot read this as a YuNet model'):
+        opened(detector=str(tmp_path/'other.onnx'))
 
 
 @pytest.mark.parametrize('given,word', [
     (dict(model='psnet', clean_depth=False), 'needs depth'), (dict(part='A', baseline='off'), 'needs physiology'),
     (dict(window='clip', baseline='on'), 'window=onset'), (dict(model='psnet', detector='yunet'), 'needs frames'),
-    (dict(apex='annotated', frame_weighting='apex'), 'part=A'), (dict(apex='centre'), 'frame_weighting=apex or spotted'),
+    (dict(apex='annotated', frame_weighting='apex'), 'part=A'),
+    (dict(apex='centre'), 'frame_weighting=apex or spotted'),
     (dict(model='latent_product', color_mode='frame'), 'needs model=latent_emotion'),
-    (dict(fusion='concat', reading='swapped'), 'guided attention'), (dict(modalities='color', reading='swapped'), 'two modalities'),
-    (dict(model='latent_emotion', mirror=False), 'needs model=latent_product'), (dict(model='features', drop_rate=.1), 'needs a network'),
+    (dict(fusion='concat', reading='swapped'), 'guided attention'),
+    (dict(modalities='color', reading='swapped'), 'two modalities'),
+    (dict(model='latent_emotion', mirror=False), 'needs model=latent_product'),
+    (dict(model='features', drop_rate=.1), 'needs a network'),
     (dict(model='features', lr=.1), 'needs a network'), (dict(backbone_lr=.1), 'finetune=True'),
-    (dict(model='features', separable=False), 'network on physiology'), (dict(modalities='color', mixable=False), 'on physiology'),
+    (dict(model='features', separable=False), 'network on physiology'),
+    (dict(modalities='color', mixable=False), 'on physiology'),
     (dict(apex='spotted', frame_weighting='apex'), 'part=A'),
     (dict(modality_heads=True), 'latent_emotion or latent_guided'),
     (dict(model='latent_guided', guide_norm='off'), 'whose guide is normed'),
@@ -254,7 +270,8 @@ def test_the_detector_that_was_asked_for_looks(opened, tmp_path):
     (dict(model='latent_guided', modalities='color', modality_heads=True), 'two modalities'),
     (dict(model='features', calibrate='inner'), 'needs a network'),
     (dict(model='psnet_literal', calibrate='prior'), 'a network'),
-    (dict(model='psnet', alone=True), 'two modalities'), (dict(drop_rate=1.), 'below 1'), (dict(detector='har'), 'haar')])
+    (dict(model='psnet', alone=True), 'two modalities'), (dict(drop_rate=1.), 'below 1'),
+    (dict(detector='har'), 'haar')])
 def test_an_option_without_a_use_stops_the_run(given, word, opened):
     with pytest.raises(EmonbError, match=word) as e: opened(load=False, **given)
     assert '\n' not in str(e.value)

@@ -2,13 +2,15 @@
 import json
 
 import pytest
+from test_main_job import apart  # fixture
 
 from emonb.core import EmonbError
 from emonb.data.fmov import Fmov, FmovTwin, small_root, write_tree
+from emonb.data.megc2019 import FlowTwin, write_megc2019
+from emonb.data.simulate import Casme3Twin, write_casme3
 from emonb.data.twins import MARKER
 from emonb.experiments.by_name import SETS, run, what_is_settled
 from emonb.study.settled import all_looks, logs, read_looks, read_settled, settled_hash, settled_path, standing
-from test_main_job import apart    # fixture
 
 
 @pytest.fixture
@@ -19,7 +21,8 @@ def quick(apart, monkeypatch):
 
 def test_the_file_says_what_the_code_says():
     kept = read_settled()
-    assert what_is_settled() == {k: kept[k] for k in ('sets', 'systems')}, 'a default was changed: say why and write_settled()'
+    assert what_is_settled() == {k: kept[k]
+                                 for k in ('sets', 'systems')}, 'a default was changed: say why and write_settled()'
     assert set(SETS) == set(kept['sets']) and len(settled_hash()) == 8
     assert all(c['on'] and c['tried'] for c in kept['choices'])
 
@@ -79,9 +82,29 @@ def test_a_confirmation_is_one_look(quick, strangers, apart):
     assert again.standing.before == 1
 
 
+@pytest.mark.parametrize('name, model, write', [
+    ('megc2019', 'svm', lambda root: write_megc2019(root, FlowTwin(people=4, clips=4, seed=77))),
+    ('casme3', 'features', lambda root: write_casme3(root, Casme3Twin(subjects=3, clips=9, seed=77)))])
+def test_ones_own_files_confirm_once(name, model, write, tmp_path, apart, monkeypatch):
+    """Files in the form of a known set, which nobody has looked at (of a twin without its mark).
+
+    One look, with settings as settled."""
+    monkeypatch.setenv('EMONB_CACHE', str(apart/'cache'))
+    root = write(tmp_path/'own')
+    for file in root.glob('truth*'): file.unlink()
+    (root/MARKER).unlink()
+    given = dict(dataset=name, model=model, protocol='loso', root=str(root), workers=1, confirm=True)
+    with pytest.raises(EmonbError, match='leave epochs as they are'): run(dict(given, epochs=1, out='changed'))
+    r, again = (run(dict(given, out=out)) for out in ('out', 'again'))
+    assert r.provenance == 'real' and set(r.table(r.main).people) == {'CONFIRMATION'}
+    assert (r.standing.before, again.standing.before) == (0, 1)
+    assert all_looks().query('confirm == "yes"').set.tolist() == [name]
+
+
 def test_who_was_scored_before_cannot_confirm(quick, strangers):
     run(dict(quick, root=str(strangers)))
-    with pytest.raises(EmonbError, match='scored before'): run(dict(quick, root=str(strangers), confirm=True, out='late'))
+    with pytest.raises(EmonbError, match='scored before'):
+        run(dict(quick, root=str(strangers), confirm=True, out='late'))
 
 
 def test_some_among_others(tmp_path):

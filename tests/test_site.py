@@ -2,13 +2,20 @@
 
 What needs Sphinx is skipped, saying so, where `emonb[docs]` is not installed; the workflow `docs` installs it.
 """
-import hashlib, html, json, re, struct, subprocess, sys, zlib
+import hashlib
+import html
+import json
+import re
+import struct
+import subprocess
+import sys
+import zlib
 
 import pytest
-
-import emonb
 from conftest import NBS, ROOT, notebooks
 from test_export import MACHINE, SETTINGS
+
+import emonb
 
 sys.path.insert(0, str(NBS))
 sys.dont_write_bytecode = True    # a chapter that is tested meanwhile looks for what is left in nbs/
@@ -143,7 +150,8 @@ def test_a_stored_run_tells_its_command():
     "The command names a run notebook and parameters that it has."
     for name, s in results.stored().items():
         run, words = re.match(r'papermill nbs/(\w+)\.ipynb out\.ipynb((?: -p \w+ \S+)*)$', results.command(s)).groups()
-        cell = next(c for c in chapters.Chapter(NBS/f'{run}.ipynb').code() if 'parameters' in c['metadata'].get('tags', []))
+        cell = next(c for c in chapters.Chapter(NBS/f'{run}.ipynb').code()
+                    if 'parameters' in c['metadata'].get('tags', []))
         assert all(re.search(rf'^{k}:', ''.join(cell['source']), re.M) for k in re.findall(r'-p (\w+)', words)), name
     assert results.command(results.stored()['fmov']).endswith('-p dataset fmov')
 

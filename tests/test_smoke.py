@@ -1,13 +1,21 @@
-"What must work on every system (the workflow runs this file alone on Windows and macOS): import, splits, metrics, files, the lock."
-import importlib, os, subprocess, sys
+"""What must work on every system (the workflow runs this file alone on Windows and macOS).
 
-import numpy as np, pandas as pd, pytest
+Import, splits, metrics, files, the lock."""
+import importlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
 
 import emonb
-from conftest import ROOT
 from emonb import core, floors, make_splits, scores
 
-MODULES = sorted('.'.join(p.relative_to(ROOT).with_suffix('').parts) for p in (ROOT/'emonb').rglob('*.py') if not p.name.startswith('_'))
+MODULES = sorted('.'.join(p.relative_to(ROOT).with_suffix('').parts)
+                 for p in (ROOT/'emonb').rglob('*.py') if not p.name.startswith('_'))
 
 
 @pytest.mark.parametrize('name', MODULES)
@@ -16,11 +24,13 @@ def test_import(name): assert importlib.import_module(name).__name__ == name
 
 WITHOUT = """
 import importlib, mmap, os, signal, sys
-for name in sys.argv[1:]: importlib.import_module(name)                          # other packages are loaded as they are here
+for name in sys.argv[1:]: importlib.import_module(name)      # other packages are loaded as they are here
 for name in [m for m in sys.modules if m.split('.')[0] == 'emonb']: del sys.modules[name]
 sys.modules.update(dict.fromkeys(['fcntl', 'grp', 'pwd', 'resource', 'termios']))
-gone = {os: ('fork', 'getuid', 'killpg', 'sched_getaffinity', 'setsid', 'statvfs', 'O_CLOEXEC', 'O_DIRECTORY', 'O_NOFOLLOW', 'O_NONBLOCK'),
-        signal: ('SIGALRM', 'SIGHUP', 'SIGKILL', 'SIGUSR1'), mmap: [n for n in dir(mmap) if n.startswith(('MADV_', 'MAP_', 'PROT_'))]}
+gone = {os: ('fork', 'getuid', 'killpg', 'sched_getaffinity', 'setsid', 'statvfs', 'O_CLOEXEC', 'O_DIRECTORY',
+             'O_NOFOLLOW', 'O_NONBLOCK'),
+        signal: ('SIGALRM', 'SIGHUP', 'SIGKILL', 'SIGUSR1'),
+        mmap: [n for n in dir(mmap) if n.startswith(('MADV_', 'MAP_', 'PROT_'))]}
 for module, names in gone.items():
     for name in names: vars(module).pop(name, None)
 for name in sys.argv[1:]: importlib.import_module(name)
@@ -36,8 +46,10 @@ def test_import_without_what_only_unix_has():
 def table(people=6, clips=8):
     rng = np.random.default_rng(0)
     label = rng.integers(0, 2, people*clips)
-    return pd.DataFrame(dict(subject=np.repeat([f's{k}' for k in range(people)], clips), trial=np.arange(people*clips), label=label,
-                             stimulus=np.tile([f'v{k % 4}' for k in range(clips)], people), order=np.tile(np.arange(clips), people),
+    return pd.DataFrame(dict(subject=np.repeat([f's{k}' for k in range(people)], clips), trial=np.arange(people*clips),
+                             label=label,
+                             stimulus=np.tile([f'v{k % 4}' for k in range(clips)], people),
+                             order=np.tile(np.arange(clips), people),
                              start_s=np.tile(np.arange(clips)*60., people), length_s=60.))
 
 

@@ -1,16 +1,22 @@
 "A number belongs to the code, the data and the people that made it: whole runs over a folder that an earlier one left."
-import json, os, shutil, subprocess, sys
+import json
+import os
+import shutil
+import subprocess
+import sys
 
-import numpy as np, pandas as pd, pytest
-
+import numpy as np
+import pandas as pd
+import pytest
 from conftest import ROOT
+from test_main_job import people, write_people, write_sheet  # noqa: F401  (people is a fixture)
+
 from emonb.core import noted
 from emonb.data.recordings import from_arrays
 from emonb.experiments.by_name import run
 from emonb.study.results import Store
 from emonb.study.splits import make_splits
 from emonb.study.train import Recipe, run_folds
-from test_main_job import people, write_people, write_sheet    # noqa: F401  (people is a fixture)
 
 RUN = """
 import json, sys, warnings
@@ -50,18 +56,23 @@ def sheet(tmp_path_factory):
     here = Checkout(tmp_path_factory.mktemp('trust'))
     (here.top/'set').mkdir()
     write_sheet(here.top/'set'/'sheet.xlsx')
-    here.given = dict(dataset='casme3', part='A', classes=4, model='annotation', root=str(here.top/'set'), protocol='loso', workers=1)
+    here.given = dict(dataset='casme3', part='A', classes=4, model='annotation', root=str(here.top/'set'),
+                      protocol='loso', workers=1)
     assert here.run(**here.given)[0] == 8 and here.run(**here.given)[0] == 0
     return here
 
 
 CHANGES = {   # what: (module, old, new, whether it makes another number)
-    'a function of the reader': ('data/casme3.py', 'return np.array([[n in r for n in names]', 'return 0*np.array([[n in r for n in names]', True),
-    'a model': ('models/baselines.py', 'def annotation_model(*, C:float=1.)', 'def annotation_model(*, C:float=.01)', True),
-    'the training': ('study/train.py', 'model.fit(x[split.train], data.y[split.train])', 'model.fit(x[split.train], 3 - data.y[split.train])', True),
+    'a function of the reader': ('data/casme3.py', 'return np.array([[n in r for n in names]',
+                                 'return 0*np.array([[n in r for n in names]', True),
+    'a model': ('models/baselines.py', 'def annotation_model(*, C:float=1.)', 'def annotation_model(*, C:float=.01)',
+                True),
+    'the training': ('study/train.py', 'model.fit(x[split.train], data.y[split.train])',
+                     'model.fit(x[split.train], 3 - data.y[split.train])', True),
     'a comment': ('data/casme3.py', 'def parse_au(', '# the units of a cell\ndef parse_au(', False),
     'a docstring': ('study/train.py', 'One fold: predictions', 'A single fold: predictions', False),
-    'a plot': ('study/report.py', 'hue=table[\'kind\'].to_numpy(), palette=colour, s=36', 'hue=table[\'kind\'].to_numpy(), palette=colour, s=40', False),
+    'a plot': ('study/report.py', 'hue=table[\'kind\'].to_numpy(), palette=colour, s=36',
+               'hue=table[\'kind\'].to_numpy(), palette=colour, s=40', False),
     'another model': ('models/psnet.py', 'class PSNet(', 'UNUSED = 1\n\nclass PSNet(', False)}
 
 
@@ -75,7 +86,8 @@ def test_changed_code_under_an_old_folder(sheet, what):
 
 
 def test_what_other_code_left_is_told(sheet):
-    undo = sheet.edit('study/train.py', "model.fit(x[split.train], data.y[split.train])", "model.fit(x[split.train], data.y[split.train]); x = x*1.")
+    undo = sheet.edit('study/train.py', "model.fit(x[split.train], data.y[split.train])",
+                      "model.fit(x[split.train], data.y[split.train]); x = x*1.")
     try: sheet.run(**sheet.given)
     finally: undo()
     assert sheet.run(**sheet.given)[0] == 0      # the first code finds its own again
@@ -92,7 +104,8 @@ from emonb.experiments.deap import make_fusion
 from emonb.models.latent_emotion import LatentEmotion
 from emonb.signals import prepare, prepare_deap
 from emonb.study.train import fit_fold
-print(code_key(Deap, prepare_deap._prepare), code_key(CasMe3, prepare._prepare), code_key(partial(make_fusion), fit_fold), code_key(LatentEmotion))
+print(code_key(Deap, prepare_deap._prepare), code_key(CasMe3, prepare._prepare),
+      code_key(partial(make_fusion), fit_fold), code_key(LatentEmotion))
 """
 
 def test_a_key_is_the_same_in_every_process():
@@ -106,10 +119,12 @@ def test_files_of_the_old_size_and_time(tmp_path):
     "A sheet whose labels were changed, with the old size and time set again, is another set."
     here = Checkout(tmp_path)
     (tmp_path/'set').mkdir()
-    table = pd.DataFrame([(f's{s}', 'abc'[k % 3], 100*k, 100*k + 5, 100*k + 9, '12' if k % 2 else '4', 'I', 'happy' if k % 2 else 'anger') for s in range(1, 5) for k in range(6)],
+    table = pd.DataFrame([(f's{s}', 'abc'[k % 3], 100*k, 100*k + 5, 100*k + 9, '12' if k % 2 else '4', 'I',
+                           'happy' if k % 2 else 'anger') for s in range(1, 5) for k in range(6)],
                          columns=['Subject', 'Filename', 'Onset', 'Apex', 'Offset', 'AU', 'Objective class', 'emotion'])
     path = tmp_path/'set/sheet.csv'
-    given = dict(dataset='casme3', part='A', classes=4, model='annotation', root=str(tmp_path/'set'), protocol='loso', workers=1)
+    given = dict(dataset='casme3', part='A', classes=4, model='annotation', root=str(tmp_path/'set'), protocol='loso',
+                 workers=1)
     table.to_csv(path, index=False)
     first, stat = here.run(**given), path.stat()
     swapped = path.read_text().replace('anger', 'XXXXX').replace('happy', 'anger').replace('XXXXX', 'happy')
@@ -126,12 +141,16 @@ def flip(path, at):
 
 
 def test_a_flipped_bit_in_every_kind_of_file(people, tmp_path, monkeypatch):
-    "Cache, rows and predictions of a run on physiology: whatever is damaged is named, set aside and made anew, to the same numbers."
+    """Cache, rows and predictions of a run on physiology.
+
+    Whatever is damaged is named, set aside and made anew, to the same numbers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
-    given = dict(dataset='stress_predict', model='features', root=str(people), out=str(tmp_path/'out'), protocol='loso', workers=1)
+    given = dict(dataset='stress_predict', model='features', root=str(people), out=str(tmp_path/'out'), protocol='loso',
+                 workers=1)
     first = run(given)
-    files = [p for p in [*(tmp_path/'cache').rglob('*'), *(tmp_path/'out/rows').iterdir(), *(tmp_path/'out/predictions').iterdir()]
+    files = [p for p in [*(tmp_path/'cache').rglob('*'), *(tmp_path/'out/rows').iterdir(),
+                         *(tmp_path/'out/predictions').iterdir()]
              if p.is_file() and p.name != 'sha256.json']
     kinds = {p.name if 'cache' in p.parts else p.suffix: p for p in files}
     assert {'physio.npy', 'features.npy', 'meta.parquet', 'header.json', '.json', '.parquet'} <= set(kinds)
@@ -144,17 +163,21 @@ def test_a_flipped_bit_in_every_kind_of_file(people, tmp_path, monkeypatch):
 
 
 def test_the_account_of_a_run(tmp_path, monkeypatch):
-    "One person's clock is an hour off: the person and the windows that were promised stand in summary.json with the reason."
+    """One person's clock is an hour off.
+
+    The person and the windows that were promised stand in summary.json with the reason."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
     root = write_people(tmp_path/'people', seed=1)
     for path in (root/'S03').glob('[A-Z]*.csv'):
         start, rest = path.read_text().split('\n', 1)
         path.write_text(f'{float(start) + 3600:.2f}\n{rest}')
-    r = run(dict(dataset='stress_predict', model='features', root=str(root), out=str(tmp_path/'out'), protocol='loso', workers=1))
+    r = run(dict(dataset='stress_predict', model='features', root=str(root), out=str(tmp_path/'out'), protocol='loso',
+                 workers=1))
     account = json.loads((tmp_path/'out/summary.json').read_text())['account']
     assert set(account) >= {'person', 'trial', 'window'}
-    for a in account.values(): assert a['found'] == a['used'] + sum(a['left_out'].values()) and 'no reason noted' not in a['left_out']
+    for a in account.values():
+        assert a['found'] == a['used'] + sum(a['left_out'].values()) and 'no reason noted' not in a['left_out']
     assert account['person']['found'] == 4 and account['person']['used'] == 3 == r.data.meta.subject.nunique()
     assert sum(account['window']['left_out'].values()) >= 25
 
@@ -162,7 +185,8 @@ def test_the_account_of_a_run(tmp_path, monkeypatch):
 def test_one_person_under_two_names_is_one_fold():
     rng = np.random.default_rng(0)
     spelled = np.array(['P 01', 'p 01', 'P\u200b 01', 'P 02', 'Ｐ 02', 'P 03'])[np.arange(60) % 6]
-    data = from_arrays(dict(features=rng.standard_normal((60, 3))), pd.DataFrame(dict(subject=spelled, label=np.arange(60)//6 % 2)), provenance='simulated')
+    data = from_arrays(dict(features=rng.standard_normal((60, 3))),
+                       pd.DataFrame(dict(subject=spelled, label=np.arange(60)//6 % 2)), provenance='simulated')
     splits = make_splits(data.meta, 'loso')
     assert [s.name for s in splits] == ['P 01', 'P 02', 'P 03'] and [len(s.test) for s in splits] == [30, 20, 10]
     assert len([d for d in data.info['defects'] if d['action'].startswith('read as')]) == 2
@@ -171,10 +195,12 @@ def test_one_person_under_two_names_is_one_fold():
 def test_sets_with_the_same_table_are_told_apart(tmp_path):
     "Own arrays have no files and no fingerprint; their values tell them apart."
     from functools import partial
+
     from sklearn.linear_model import LogisticRegression
     rng = np.random.default_rng(0)
     table = pd.DataFrame(dict(subject=np.repeat(list('abc'), 20), label=np.arange(60) % 2))
-    one, two = (from_arrays(dict(features=rng.standard_normal((60, 3))), table, provenance='simulated') for _ in range(2))
+    one, two = (from_arrays(dict(features=rng.standard_normal((60, 3))), table, provenance='simulated')
+                for _ in range(2))
     recipe, splits = Recipe(partial(LogisticRegression), inputs=('features',)), make_splits(one.meta, 'loso')
     store = Store(tmp_path)
     a = run_folds(one, splits, recipe, store=store)

@@ -6,7 +6,7 @@
 __all__ = ['RATINGS', 'LIMIT', 'POINTS', 'CLIPS', 'FAR', 'EYES', 'VERSION', 'PICTURES', 'NUMBERED', 'eye_centres', 'points_of',
            'AfewVaTwin', 'check_twin', 'truth_table', 'oracle', 'expression', 'film_frame', 'write_clip',
            'write_afew_va', 'simulated_afew_va_root', 'is_other_clip', 'find_clips', 'frame_fault', 'read_json',
-           'actor_of', 'pictures_of', 'meet_clip', 'read_clip', 'AfewVa']
+           'actor_of', 'pictures_of', 'meet_clip', 'read_clip', 'AfewVa', 'account', 'picture', 'content', 'audit']
 
 # %% ../../nbs/18_afew_va.ipynb #cell-002
 import json
@@ -79,8 +79,8 @@ def truth_table(s:AfewVaTwin) -> pd.DataFrame:
     for k in range(s.clips):
         rng = np.random.default_rng(fold_seed(s.seed, 'clip', k))
         t = np.linspace(-1, 1, s.frames)[:, None]
-        y = np.clip(np.rint(rng.uniform(-8, 8, 2) + rng.normal(0, 2, 2)*t + rng.normal(0, 1, 2)*(t**2 - 1/3)), -LIMIT,
-                    LIMIT)
+        course = rng.uniform(-8, 8, 2) + rng.normal(0, 2, 2)*t + rng.normal(0, 1, 2)*(t**2 - 1/3)
+        y = np.clip(np.rint(course), -LIMIT, LIMIT)
         seen = s.effect*y/LIMIT + s.noise*rng.normal(size=y.shape)
         rows.append(pd.DataFrame(dict(clip=f'{k + 1:03d}', actor=f'actor {k % s.actors + 1}', frame=np.arange(s.frames),
                                       valence=y[:, 0].astype(int), arousal=y[:, 1].astype(int),
@@ -129,8 +129,8 @@ def write_clip(folder:Path, s:AfewVaTwin, rows:pd.DataFrame):
         (folder/f'{row.frame:05d}.png').write_bytes(png.tobytes())
         frames[f'{row.frame:05d}'] = dict(landmarks=points.round(3).tolist(), valence=float(row.valence),
                                           arousal=float(row.arousal))
-    (folder/f'{folder.name}.json').write_text(json.dumps(dict(actor=rows.actor.iloc[0], frames=frames,
-                                                              video_id=folder.name)))
+    said = dict(actor=rows.actor.iloc[0], frames=frames, video_id=folder.name)
+    (folder/f'{folder.name}.json').write_text(json.dumps(said))
 
 def write_afew_va(root, s:AfewVaTwin=AfewVaTwin(), label:str='writing the simulated AFEW-VA') -> Path:
     "Write a simulated AFEW-VA at `root` (new or empty). DataError when the folder holds something else."
@@ -147,8 +147,8 @@ def write_afew_va(root, s:AfewVaTwin=AfewVaTwin(), label:str='writing the simula
         (root/'001/.DS_Store').write_bytes(b'\0')
     with atomic_path(root/'truth.csv') as tmp: truth.to_csv(tmp, index=False)
     files = 1 + sum(p.is_file() for p in root.rglob('*'))
-    write_json(root/MARKER,
-               dict(dataset='afew_va', settings=json.loads(json.dumps(asdict(s))), version=VERSION, files=files))
+    settings = json.loads(json.dumps(asdict(s)))
+    write_json(root/MARKER, dict(dataset='afew_va', settings=settings, version=VERSION, files=files))
     return root
 
 def simulated_afew_va_root(s:AfewVaTwin=AfewVaTwin(), base=None) -> Path:
@@ -183,8 +183,8 @@ def find_clips(root) -> tuple[dict, list]:
     look(root, 0)
     if not found:
         zips = sum(p.suffix.lower() == '.zip' for p in other)
-        what = f"{zips} zip archives but no clip folder; unpack all 12 of them here" if zips else 'no clip folder (001 to 600) in it; is this the root of AFEW-VA?'
-        raise SetError(f'{root}: {what}')
+        if zips: raise SetError(f'{root}: {zips} zip archives but no clip folder; unpack all 12 of them here')
+        raise SetError(f'{root}: no clip folder (001 to 600) in it; is this the root of AFEW-VA?')
     return dict(sorted(found.items())), other
 
 # %% ../../nbs/18_afew_va.ipynb #cell-019
@@ -222,8 +222,7 @@ def read_json(path:Path) -> dict:
         raise DataError(f'{path}: no frames in it; copy the clip again')
     if person_key(found.get('video_id', path.stem)) != person_key(path.stem):
         said = str(found['video_id'])[:20]
-        raise DataError(f"{path}: video_id is {said!r}, so these ratings may belong to another clip; "
-                        "copy the clip again")
+        raise DataError(f"{path}: video_id is {said!r}, so the ratings may belong to another clip; copy the clip again")
     return found
 
 # %% ../../nbs/18_afew_va.ipynb #cell-021
@@ -280,15 +279,15 @@ def read_clip(folder:Path, ledger=None) -> tuple[list, list, list]:
     used = {k for k in found['frames'] if k in pictures}
     stray = [p.name for p in sorted(folder.iterdir()) if p != file and p.stem not in used]
     if stray:
-        note(folder/stray[0], '',
-             'no annotation names this' + (f' (and {len(stray) - 1} more here)' if len(stray) > 1 else ''), 'ignored')
+        more = f' (and {len(stray) - 1} more here)' if len(stray) > 1 else ''
+        note(folder/stray[0], '', f'no annotation names this{more}', 'ignored')
     return rows, points, defects
 
 # %% ../../nbs/18_afew_va.ipynb #cell-024
 class AfewVa:
     """AFEW-VA as published.
 
-    One row of `meta` a usable frame (clip, actor, group, frame, valence, arousal), `landmarks` (N, 68, 2) px.
+    `meta` has a row a usable frame (clip, actor, group, frame, valence, arousal); `landmarks` is (N, 68, 2) px.
 
     SetError for a wrong root or no usable frame; DataError at the first left-out frame with `strict`. Source: Kossaifi
     et al. 2017."""
@@ -302,8 +301,8 @@ class AfewVa:
             raise EmonbError(f'every={every}, clips={clips}: every is 1 or more, clips 0 (all) or more')
         self.root, self.settings, self.ledger = Path(root), dict(every=every, clips=clips), Ledger()
         self.provenance, (found, other) = provenance_of(root), find_clips(root)
-        rows, points, self.defects = [], [], [dict(file=str(p), row='', defect='not a clip', action='ignored')
-                                              for p in other]
+        self.defects = [dict(file=str(p), row='', defect='not a clip', action='ignored') for p in other]
+        rows, points = [], []
         odd = {person_key(p.name): p for p in other if is_other_clip(p)}
         self.people = self.meet(found | odd)
         self.leave(set(odd), 'its name is not three digits')
@@ -316,23 +315,26 @@ class AfewVa:
             self.defects += d
         self.leave(set(list(found)[clips or len(found):]), 'not chosen')
         self.leave_people({row['clip'] for row in rows})
-        absent = sorted({f'{k:03d}' for k in range(1, CLIPS + 1)} - set(found)) if self.provenance == 'real' else []
-        if absent:
-            self.defects.append(dict(file=str(self.root), row='', defect=f'{len(absent)} of {CLIPS} clips are not here '
-                                     f'(first {absent[0]})', action='read without them'))
-        lost = [d for d in self.defects if d['action'].endswith('left out')]
-        if lost and (strict or not rows):
-            d = lost[0]
-            raise (DataError if rows else SetError)(
-                f"{d['file']}, {d['row']}: {d['defect']}; "
-                + ('repair it, or read with strict=False' if rows
-                   else f'no usable frame is left in {len(found)} clips, copy the set again'))
-        if not rows: raise SetError(f'{self.root}: no rated frame in {len(found)} clips; copy the set again')
+        self._complain(found, rows, strict)
         self.meta, self.landmarks = pd.DataFrame(rows), np.stack(points)
         self.paths = self.meta.pop('path').tolist()
         self.meta['group'] = self.meta['clip'].map(self.people)
         used = set(self.meta['clip'])
         self.sources = [*self.paths, *(f/f'{f.name}.json' for name, f in found.items() if name in used)]
+
+    def _complain(self, found:dict, rows:list, strict:bool):
+        "Note the clips that are not here; `SetError` where nothing is left, `DataError` at a defect with `strict`."
+        absent = sorted({f'{k:03d}' for k in range(1, CLIPS + 1)} - set(found)) if self.provenance == 'real' else []
+        if absent:
+            what = f'{len(absent)} of {CLIPS} clips are not here (first {absent[0]})'
+            self.defects.append(dict(file=str(self.root), row='', defect=what, action='read without them'))
+        lost = [d for d in self.defects if d['action'].endswith('left out')]
+        if lost and (strict or not rows):
+            d, kind = lost[0], DataError if rows else SetError
+            remedy = 'repair it, or read with strict=False'
+            if not rows: remedy = f'no usable frame is left in {len(found)} clips, copy the set again'
+            raise kind(f"{d['file']}, {d['row']}: {d['defect']}; {remedy}")
+        if not rows: raise SetError(f'{self.root}: no rated frame in {len(found)} clips; copy the set again')
 
     def meet(self, found:dict) -> dict:
         """Write down every clip, frame and person before any is chosen.
@@ -356,40 +358,44 @@ class AfewVa:
             why = reasons.pop() if len(reasons) == 1 else 'none of its clips can be used'
             self.ledger.left_out('person', [who], why)
 
-    def account(self, rows=None, unreadable=()) -> dict:
-        """Unit (person, clip, frame) → found, used, left_out. `rows`: positions of the frames that are used,
-        default all; `unreadable`: of those whose picture turned out to be damaged (chapter 22)."""
-        rows, why, ledger = range(len(self)) if rows is None else rows, 'picture cannot be read', self.ledger.copy()
-        names = [f'{c}/{p.stem}' for c, p in zip(self.meta['clip'], self.paths)]
-        gone = self.meta.index.isin(unreadable)
-        ledger.left_out('frame', [names[i] for i in unreadable], why)
-        for unit, column in (('clip', 'clip'), ('person', 'group')):
-            ledger.left_out(unit, {*self.meta[column]} - {*self.meta[column][~gone]}, why)
-        used = self.meta.iloc[list(rows)]
-        return ledger.close(person=used.group, clip=used['clip'], frame=[names[i] for i in rows])
-
     def __len__(self): return len(self.meta)
 
-    def picture(self, i:int) -> np.ndarray:
-        "Frame i as (H, W, 3) uint8 RGB. DataError when the file is damaged, or its eyes lie outside it."
-        where = f"{self.paths[i]} (clip {self.meta.at[i, 'clip']}, frame {self.meta.frame[i]})"
-        try: picture = read_color(self.paths[i])
-        except DataError as e:
-            raise DataError(str(e).replace(str(self.paths[i]), where, 1).split(', or delete')[0]) from None
-        (x, y), (H, W) = eye_centres(self.landmarks[i]).mean(0), picture.shape[:2]
-        if not (0 <= x < W and 0 <= y < H):
-            raise DataError(f'{where}: the eyes lie at {x:.0f}, {y:.0f} but the picture has {W} × {H} pixels; '
-                            'landmarks and pictures must be of one size')
-        return picture
+# %% ../../nbs/18_afew_va.ipynb #c748a216
+def account(self, rows=None, unreadable=()) -> dict:
+    """Unit (person, clip, frame) → found, used, left_out. `rows`: positions of the frames that are used,
+    default all; `unreadable`: of those whose picture turned out to be damaged (chapter 22)."""
+    rows, why, ledger = range(len(self)) if rows is None else rows, 'picture cannot be read', self.ledger.copy()
+    names = [f'{c}/{p.stem}' for c, p in zip(self.meta['clip'], self.paths)]
+    gone = self.meta.index.isin(unreadable)
+    ledger.left_out('frame', [names[i] for i in unreadable], why)
+    for unit, column in (('clip', 'clip'), ('person', 'group')):
+        ledger.left_out(unit, {*self.meta[column]} - {*self.meta[column][~gone]}, why)
+    used = self.meta.iloc[list(rows)]
+    return ledger.close(person=used.group, clip=used['clip'], frame=[names[i] for i in rows])
 
-    def fingerprint(self) -> str:
-        "Changes with any picture, any annotation or any setting."
-        return fingerprint(self.sources, dict(self.settings, provenance=self.provenance), self.root)
+def picture(self, i:int) -> np.ndarray:
+    "Frame i as (H, W, 3) uint8 RGB. DataError when the file is damaged, or its eyes lie outside it."
+    where = f"{self.paths[i]} (clip {self.meta.at[i, 'clip']}, frame {self.meta.frame[i]})"
+    try: picture = read_color(self.paths[i])
+    except DataError as e:
+        raise DataError(str(e).replace(str(self.paths[i]), where, 1).split(', or delete')[0]) from None
+    (x, y), (H, W) = eye_centres(self.landmarks[i]).mean(0), picture.shape[:2]
+    if not (0 <= x < W and 0 <= y < H):
+        raise DataError(f'{where}: the eyes lie at {x:.0f}, {y:.0f} but the picture has {W} × {H} pixels; '
+                        'landmarks and pictures must be of one size')
+    return picture
 
-    def audit(self) -> pd.DataFrame:
-        """Everything that is not as it should be, and what was done about it.
+def content(self) -> str:
+    "Changes with any picture, any annotation or any setting."
+    return fingerprint(self.sources, dict(self.settings, provenance=self.provenance), self.root)
 
-        Damaged pictures show when they are read (chapter 22)."""
-        out = pd.DataFrame(self.defects, columns=['file', 'row', 'defect', 'action'])
-        out['file'] = [str(Path(f).relative_to(self.root)) for f in out.file]
-        return out
+def audit(self) -> pd.DataFrame:
+    """Everything that is not as it should be, and what was done about it.
+
+    Damaged pictures show when they are read (chapter 22)."""
+    out = pd.DataFrame(self.defects, columns=['file', 'row', 'defect', 'action'])
+    out['file'] = [str(Path(f).relative_to(self.root)) for f in out.file]
+    return out
+
+for f in (account, picture, audit): setattr(AfewVa, f.__name__, f)
+AfewVa.fingerprint = content

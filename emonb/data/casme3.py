@@ -117,7 +117,7 @@ MARKER_COLUMNS, MARKER_VALUE = (5, 6), 5
 def _first_bad_row(path) -> str:
     "Where and why a text of numbers cannot be read: looked for row by row, only after the fast way has failed."
     lines = Path(path).read_bytes().decode('latin-1').splitlines()
-    rows = [(k, l.rstrip('\t ').split('\t')) for k, l in enumerate(lines, 1) if k > 1 and l.strip()]
+    rows = [(k, line.rstrip('\t ').split('\t')) for k, line in enumerate(lines, 1) if k > 1 and line.strip()]
     if not rows: return 'no samples after the first row; export the recording again'
     n = len(rows[0][1])
     if n <= max(len(COLUMNS), min(MARKER_COLUMNS)):
@@ -274,7 +274,7 @@ def _no_sheet(root, part, sheet, found, unreadable) -> str:
     "The sentence for a root without a usable sheet: the nearest and the column it lacks, or what was there at all."
     need, other = NEEDED[part], 'C' if part == 'A' else 'A'
     columns = ', '.join(need)
-    for p, n, t in found:
+    for p, _, t in found:
         if set(NEEDED[other]) <= set(t.columns):
             return (f"{p}: this is Part {other}'s annotation sheet, and no other of Part {part}'s form ({columns}) is "
                     f"under {root}; choose part {other}, or put Part {part}'s sheet there")
@@ -438,9 +438,10 @@ def _read_rows(path, table, part, root, max_s) -> tuple[pd.DataFrame, list, Ledg
             if r.onset >= 0 and key in seen:
                 found.append((OUT, f'the same subject, video and onset as row {seen[key]}', 'left out'))
             else: seen[key] = r.row
-        defects += [dict(file=file, row=_row_name(r, part), defect=d, action=a, level=l) for l, d, a in found]
+        row = _row_name(r, part)
+        defects += [dict(file=file, row=row, defect=d, action=a, level=how) for how, d, a in found]
         level.append(max((f[0] for f in found), default=NOTED))
-        worst = (d for l, d, _ in found if l == level[-1])
+        worst = (d for how, d, _ in found if how == level[-1])
         why.append(next((reason_of(re.sub(r'row \d+', 'another row', d)) for d in worst), ''))
     rows['level'], rows['why'] = level, why
     _leave(ledger, rows[rows.level == OUT], rows.why[rows.level == OUT])

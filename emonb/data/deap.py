@@ -8,8 +8,9 @@ __all__ = ['EEG', 'PERIPHERAL', 'CHANNELS', 'KINDS', 'RAW', 'RATE', 'BASELINE_S'
            'Steps', 'AsksForCode', 'ArrayUnpickler', 'load_arrays', 'Trials', 'find_defects', 'read_dat',
            'ratings_file', 'expected', 'rating_cells', 'session_clock', 'read_ratings', 'binarise', 'labels_of',
            'BdfHeader', 'read_bdf_header', 'read_digital', 'decode_status', 'status_events', 'BdfSession',
-           'count_frames', 'video_frame', 'person_of', 'layout', 'inventory', 'parse_subjects', 'look_into', 'meet',
-           'choose', 'trial_table', 'check_choice', 'check_ratings', 'Deap', 'name_lines', 'person_lines', 'audit']
+           'unit_defects', 'count_frames', 'video_frame', 'person_of', 'layout', 'inventory', 'parse_subjects',
+           'look_into', 'meet', 'choose', 'trial_table', 'check_choice', 'check_ratings', 'Deap', 'name_lines',
+           'person_lines', 'audit']
 
 # %% ../../nbs/12_deap.ipynb #cell-002
 import codecs
@@ -39,7 +40,7 @@ RAW = {'hEOG': ('EXG1', 'EXG2'), 'vEOG': ('EXG3', 'EXG4'), 'zEMG': ('EXG5', 'EXG
        'GSR': ('GSR1',), 'Resp': ('Resp',), 'Plet': ('Plet',), 'Temp': ('Temp',)}
 RATE, BASELINE_S, TRIAL_S, TRIALS, SUBJECTS = 128., 3, 60, 40, 32
 RATINGS = ['valence', 'arousal', 'dominance', 'liking']
-# videos that were never published (Trial numbers)
+# trials (by Trial number) whose video was never published
 ABSENT = {'s03': [40], 's05': [40], 's14': [40], 's11': [38, 39, 40]}
 
 # %% ../../nbs/12_deap.ipynb #cell-008
@@ -114,6 +115,7 @@ class _Bounded:
         if n > self.size - self.file.tell(): raise EOFError
         return self.file.read(n)
 
+# %% ../../nbs/12_deap.ipynb #622f18ac
 class _Names(pickle._Unpickler):
     "An unpickler that answers each name from `ADMITTED`, and refuses every other name."
     dispatch = {k: v for k, v in pickle._Unpickler.dispatch.items() if bytes([k]) not in REFUSED}
@@ -291,8 +293,8 @@ def session_clock(table):
     for _, rows in table.groupby('subject', sort=False):
         rows, raw = rows.copy(), rows.start_time.to_numpy(float)
         gaps = np.diff(raw)
-        def fits(unit): return 60 <= np.median(gaps) * unit <= 600
-        unit = next(filter(fits, (1e-4, 1e-6, 1e-3, 1.)), None) if len(gaps) and (gaps > 0).all() else None
+        middle = np.median(gaps) if len(gaps) and (gaps > 0).all() else np.nan
+        unit = next((u for u in (1e-4, 1e-6, 1e-3, 1.) if 60 <= middle * u <= 600), None)
         rows['start_s'] = (raw - raw[0]) * unit if unit else rows.order * float(TRIAL_S + BASELINE_S)
         rows['clock'] = f'Start_time in {unit:g} s' if unit else 'trial count'
         parts.append(rows)
@@ -493,6 +495,24 @@ class BdfSession:
         values[:36] *= 1e-6
         info = mne.create_info(CHANNELS, self.rate, KINDS, verbose='error')
         return mne.io.RawArray(values, info, verbose='error').set_montage('standard_1020', verbose='error')
+
+# %% ../../nbs/12_deap.ipynb #cell-096
+def unit_defects(paths:dict) -> list:
+    "Person → BDF: a line (file, row, defect, action) for each body signal whose unit is not that of most people."
+    said = {}
+    for who, path in paths.items():
+        try: h = read_bdf_header(path)
+        except DataError: continue                  # told where the file is read
+        said[who] = dict(zip(h.labels, h.units))
+    out, body = [], [name for pair in RAW.values() for name in pair if not name.startswith('EXG')]
+    for name in body:
+        known = {who: units[name] for who, units in said.items() if name in units}
+        usual = pd.Series(known).mode().iloc[0] if known else ''
+        out += [dict(file=str(paths[who]), row=name, defect=f'in {unit!r}, where most people have {usual!r}',
+                     action='taken as it is; use scale=subject, or leave the subject out')
+                for who, unit in known.items() if unit != usual]
+    return out
+
 
 # %% ../../nbs/12_deap.ipynb #cell-037
 def _open_video(path):
@@ -709,9 +729,9 @@ class Deap:
 
     `signals`: 'dat' (preprocessed) or 'bdf' (raw); `target`: valence, arousal or both (four classes); `rule`: '>=5',
     '>5' or '>4.5' ('mean' depends on the split: use `binarise`); `faces`: 'any' (a video if there is one), 'need'
-    (only trials with a video) or 'none'. `ledger`: the people and trials that the files hold, and why some are not read.
-    DataError when the root does not hold the set, the ratings are missing, or a wanted subject is not there; SetError
-    for a file that asks for code."""
+    (only trials with a video) or 'none'. `ledger`: the people and trials that the files hold, and why some are not
+    read. DataError when the root does not hold the set, the ratings are missing, or a wanted subject is not there;
+    SetError for a file that asks for code."""
     name = 'deap'
 
     def __init__(self, root=None, signals='dat', target='valence', rule='>=5', subjects=None, faces='any',
@@ -725,7 +745,8 @@ class Deap:
         self.subjects = self.meta.subject.unique().tolist()
         self.settings = dict(signals=signals, target=target, rule=rule, subjects=self.subjects, faces=faces,
                              strict=strict)
-        self.defects, self._held = [], (None, None)
+        raw = {who: self.files['bdf'][who] for who in self.subjects} if signals == 'bdf' else {}
+        self.defects, self._held = unit_defects(raw), (None, None)
 
     @property
     def sources(self):

@@ -25,8 +25,8 @@ def session_table(subjects:int, trials:int, windows:int, stimuli:int, classes:in
         raise EmonbError(f'stimulus_bias={stimulus_bias} and clock_bias={clock_bias} are shares of the trials; '
                          'they add up to more than 1')
     if windows*WINDOW_S > TRIAL_S:
-        raise EmonbError(f'windows={windows}: at most {int(TRIAL_S/WINDOW_S)} windows of {WINDOW_S:g} s fit '
-                         'into a trial')
+        most = int(TRIAL_S/WINDOW_S)
+        raise EmonbError(f'windows={windows}: at most {most} windows of {WINDOW_S:g} s fit into a trial')
     likes, plan, rows = q.permutation(stimuli) % classes, q.permutation(np.arange(trials)//2 % classes), []
     for s in range(subjects):
         shown = np.concatenate([q.permutation(stimuli) for _ in range(-(-trials//stimuli))])[:trials]
@@ -60,10 +60,12 @@ def feature_set(subjects:int=20, trials:int=12, windows:int=3, stimuli:int=12, c
                 effect:dict|None=None,       # modality → d′; default {'a': 1., 'b': 1.}
                 subject_offset:float=.5,     # sd of each dimension's shift, in units of the noise
                 trial_stamp:float=0., stimulus_stamp:float=0., clock_drift:float=0.,   # the same, of the stamps
-                stimulus_bias:float=0., clock_bias:float=0.,                           # how far labels follow stimulus and clock
+                stimulus_bias:float=0., clock_bias:float=0.,    # how far labels follow stimulus and clock
                 seed:int=0
-               ) -> Prepared:                # x: modality → (N, dim) float32; info['oracle']: 'a', 'b', 'a+b' → predicted classes
-    "SIMULATED features of windows, with a known effect in each modality and known nuisances."
+               ) -> Prepared:                # x: modality → (N, dim) float32
+    """SIMULATED features of windows, with a known effect in each modality and known nuisances.
+
+    `info['oracle']` holds the oracle's classes by modality, and by all of them ('a', 'b', 'a+b')."""
     effect = dict(a=1., b=1.) if effect is None else dict(effect)
     q = np.random.default_rng(seed)
     meta, x, log = session_table(subjects, trials, windows, stimuli, classes, stimulus_bias, clock_bias, q), {}, {}
@@ -79,9 +81,8 @@ def feature_set(subjects:int=20, trials:int=12, windows:int=3, stimuli:int=12, c
     oracle = {**{m: v.argmax(1).tolist() for m, v in log.items()},
               '+'.join(effect): sum(log.values()).argmax(1).tolist()}
     settings = dict(subjects=subjects, trials=trials, windows=windows, stimuli=stimuli, dim=dim, effect=effect,
-                    subject_offset=subject_offset, trial_stamp=trial_stamp,
-                    stimulus_stamp=stimulus_stamp, clock_drift=clock_drift, stimulus_bias=stimulus_bias,
-                    clock_bias=clock_bias, seed=seed)
+                    subject_offset=subject_offset, trial_stamp=trial_stamp, stimulus_stamp=stimulus_stamp,
+                    clock_drift=clock_drift, stimulus_bias=stimulus_bias, clock_bias=clock_bias, seed=seed)
     return Prepared(x, meta, [f'class {k}' for k in range(classes)], 'simulated',
                     dict(name='feature twin', settings=settings, oracle=oracle))
 
@@ -120,7 +121,7 @@ class FeatureClips:
 def feature_clips(n:int=2000, frames=12,        # clips; frames a clip, a number or (fewest, most)
                   dim:int=8, effect:float=.5,   # d′ of one frame at the apex
                   apex:float=.283,              # median relative position of the apex (Part A, measured)
-                  apex_spread:float=.6,         # sd of its logarithm (.6 gives Part A's quartiles .18 and .42); 0: always there
+                  apex_spread:float=.6,         # sd of its logarithm (.6 gives Part A's quartiles); 0: always there
                   seed:int=0) -> FeatureClips:
     "SIMULATED clips whose two classes differ along one direction, most at the apex."
     if not 0 < apex < 1:
@@ -128,8 +129,8 @@ def feature_clips(n:int=2000, frames=12,        # clips; frames a clip, a number
     q, (low, high) = np.random.default_rng(seed), np.broadcast_to(frames, 2)
     if low < 3: raise EmonbError(f'frames={frames}: a clip that rises and falls needs at least 3')
     length = q.integers(low, high + 1, n)
-    at = np.clip(np.rint(np.clip(apex*np.exp(apex_spread*q.standard_normal(n)), .03, .97)*(length - 1)), 1,
-                 length - 2).astype(int)
+    relative = np.clip(apex*np.exp(apex_spread*q.standard_normal(n)), .03, .97)
+    at = np.clip(np.rint(relative*(length - 1)), 1, length - 2).astype(int)
     t = np.arange(high)
     mask = t < length[:, None]
     course = np.stack([rise_and_fall(t, 0, a, m - 1) for a, m in zip(at, length)])*mask
@@ -145,7 +146,7 @@ def signal_set(subjects:int=12, trials:int=12, effect:float=2.,      # d′ betw
                names=('EDA', 'ECG', 'PPG'), subject_offset:float=1., seed:int=0) -> Prepared:
     """SIMULATED windows of raw signals, x['physio'] (N, S, L) float32, around events with a known effect.
 
-    Info['oracle'] holds the oracle's classes."""
+    `info['oracle']` holds the oracle's classes."""
     for k in names: one_of('signal', k, ('EDA', 'ECG', 'PPG', 'RSP'))
     if not 2 <= classes <= len(CORNERS):
         raise EmonbError(f'classes={classes}: there are 2 to {len(CORNERS)} corners')
@@ -162,8 +163,9 @@ def signal_set(subjects:int=12, trials:int=12, effect:float=2.,      # d′ betw
         rows += [dict(subject=f's{s:02d}', trial=f's{s:02d}_{k}', stimulus='event', order=k, start_s=float(at[k]),
                       length_s=window[1] - window[0], label=int(y[k])) for k in range(trials)]
     yhat = (-((np.concatenate(evidence)[:, None] - mu)**2).sum(-1)).argmax(1)
-    info = dict(name='signal twin', signals=list(names), rate=rate,
-                settings=dict(subjects=subjects, trials=trials, effect=effect, classes=classes, window=list(window),
-                              gap_s=gap_s, seed=seed), oracle=dict(physio=yhat.tolist()))
+    settings = dict(subjects=subjects, trials=trials, effect=effect, classes=classes, window=list(window), gap_s=gap_s,
+                    seed=seed)
+    info = dict(name='signal twin', signals=list(names), rate=rate, settings=settings,
+                oracle=dict(physio=yhat.tolist()))
     return Prepared(dict(physio=np.concatenate(x).astype(np.float32)), pd.DataFrame(rows), list(CORNERS)[:classes],
                     'simulated', info)

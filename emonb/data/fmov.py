@@ -236,7 +236,7 @@ def write_small(events:Events, folder) -> Path:
 def read_small(folder) -> Events:
     "The events of a small file. `Damaged` if it is not what was written."
     path = Path(folder)/SMALL
-    try: data, said = path.read_bytes(), (path.parent/f'{SMALL}.sha256').read_text().split()
+    try: data, said = path.read_bytes(), (path.parent/f'{SMALL}.sha256').read_text(errors='replace').split()
     except OSError as error:
         raise DataError(f'{error.filename}: cannot be read ({error.strerror}); '
                         'install emonb again, or give the root of the tree') from error

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SIDE', 'SHEET', 'PICTURES', 'SETS', 'CLASSES', 'PUBLISHED', 'PEOPLE', 'VERSION', 'NEEDED', 'strain', 'as_picture',
            'FlowTwin', 'check_twin', 'truth_table', 'movements', 'drift', 'draw_flow', 'write_megc2019',
-           'simulated_megc_root', 'oracle', 'find_files', 'read_sheet', 'row_fault', 'names_of', 'Megc2019',
-           'names_met', 'audit', 'read_flow', 'load_flow', 'account', 'third_channel', 'scaled_alone']
+           'simulated_megc_root', 'oracle', 'find_files', 'read_sheet', 'row_fault', 'names_of', 'choose_sets',
+           'Megc2019', 'names_met', 'audit', 'read_flow', 'load_flow', 'account', 'third_channel', 'scaled_alone']
 
 # %% ../../nbs/13c_megc2019.ipynb #cell-002
 import json
@@ -208,6 +208,18 @@ def names_of(row:dict) -> list[str]:
     return [f"{row['sub']}_{row['filename_o']}", *([Path(row['imagename']).stem] if row.get('imagename') else [])]
 
 # %% ../../nbs/13c_megc2019.ipynb #cell-021
+def choose_sets(sets, there, sheet) -> list:
+    "The source sets asked for. `SetError` for one that the sheet does not have."
+    asked = listed(sets) if isinstance(sets, str) else list(sets)
+    if asked == ['all']: return [s for s in SETS if s in there]
+    for s in asked:
+        if one_of('source set', s, SETS) not in there:
+            raise SetError(f"{sheet}: no row of {s}, there are {', '.join(sorted(there))}; "
+                           'leave sets out or fetch the rest')
+    if not asked: raise EmonbError(f"sets is empty; give all or some of {', '.join(SETS)}")
+    return [s for s in SETS if s in asked]
+
+# %% ../../nbs/13c_megc2019.ipynb #256013d5
 class Megc2019:
     """MEGC 2019 as flow: one row of `meta` a sample (`COLUMNS` of chapter 10, and `set`), its picture at `paths[i]`.
 
@@ -223,23 +235,12 @@ class Megc2019:
         self.provenance = provenance_of(self.root)
         self.ledger, self.defects = Ledger(), []
         rows = read_sheet(self.sheet)
-        chosen = self._choose(sets, {r['dataset'].casefold() for r in rows})
+        chosen = choose_sets(sets, {r['dataset'].casefold() for r in rows}, self.sheet)
         self.matched = Counter()                                          # by which of `names_of` a picture was found
         self._take(rows, chosen, self._pictures())
         if not len(self.meta): raise SetError(f'{self.sheet}: no sample can be used{self._first()}; check the copy')
         self.settings = dict(sets=chosen)
         self.sources = [self.sheet, *self.paths]
-
-    def _choose(self, sets, there) -> list:
-        "The source sets asked for. `SetError` for one that the sheet does not have."
-        asked = listed(sets) if isinstance(sets, str) else list(sets)
-        if asked == ['all']: return [s for s in SETS if s in there]
-        for s in asked:
-            if one_of('source set', s, SETS) not in there:
-                raise SetError(f"{self.sheet}: no row of {s}, there are {', '.join(sorted(there))}; "
-                               'leave sets out or fetch the rest')
-        if not asked: raise EmonbError(f"sets is empty; give all or some of {', '.join(SETS)}")
-        return [s for s in SETS if s in asked]
 
     def _pictures(self) -> dict:
         "Normal form of a name → picture; everything that lies there is written down."

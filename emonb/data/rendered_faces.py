@@ -39,13 +39,20 @@ def draw_identity(seed:int, spread:float=1.) -> Identity:
     q = np.random.default_rng([seed, 7])
     light = np.array([.12*q.normal(), -.45, .85])
     rest = {au: float(max(0, spread*.12*q.normal())) for au in (1, 4, 7, 12, 15, 25)}
-    return Identity(scale=.20*float(np.clip(1 + .06*q.normal(), .85, 1.15)),
-                    centre=(.5 + .02*q.normal(), .47 + .015*q.normal()), jaw=.80*(1 + .05*q.normal()),
-        eye=.34*(1 + .04*q.normal()), brow=-.43 + .02*q.normal(),
-                    mouth=(.27*(1 + .07*q.normal()), .59 + .02*q.normal()), nose=.22*(1 + .15*q.normal()),
-        skin=tuple(np.array([218, 176, 150])*q.uniform(.72, 1)), hair=tuple(np.array([36, 28, 24])*q.uniform(.8, 2)),
-        shirt=tuple(q.uniform(30, 160, 3)), wall=(q.uniform(90, 200),)*3, light=tuple(light/np.linalg.norm(light)),
-                    rest=rest)
+    return Identity(
+        scale=.20*float(np.clip(1 + .06*q.normal(), .85, 1.15)),
+        centre=(.5 + .02*q.normal(), .47 + .015*q.normal()),
+        jaw=.80*(1 + .05*q.normal()),
+        eye=.34*(1 + .04*q.normal()),
+        brow=-.43 + .02*q.normal(),
+        mouth=(.27*(1 + .07*q.normal()), .59 + .02*q.normal()),
+        nose=.22*(1 + .15*q.normal()),
+        skin=tuple(np.array([218, 176, 150])*q.uniform(.72, 1)),
+        hair=tuple(np.array([36, 28, 24])*q.uniform(.8, 2)),
+        shirt=tuple(q.uniform(30, 160, 3)),
+        wall=(q.uniform(90, 200),)*3,
+        light=tuple(light/np.linalg.norm(light)),
+        rest=rest)
 
 # %% ../../nbs/16_rendered_faces.ipynb #cell-008
 def blob(X, Y, x, y, sx, sy):
@@ -58,10 +65,10 @@ def height_field(who:Identity, X, Y) -> tuple[np.ndarray, np.ndarray]:
     z = who.nose*blob(X, Y, 0, .12, .13, .30) + .10*blob(X, Y, 0, .27, .20, .10) + .07*blob(X, Y, 0, .56, .28, .10)
     for side in (-1, 1):
         x = side*who.eye
-        z += .06*blob(X, Y, x, -.35, .26,
-                      .07) + .06*blob(X, Y, side*.42, .22, .22, .22) - .10*blob(X, Y, x, -.18, .20, .13)
-    return np.where(inside > 0, .75*np.sqrt(inside) + z,
-                    0).astype(np.float32), np.clip(inside*12, 0, 1).astype(np.float32)
+        brow, cheek = blob(X, Y, x, -.35, .26, .07), blob(X, Y, side*.42, .22, .22, .22)
+        z += .06*brow + .06*cheek - .10*blob(X, Y, x, -.18, .20, .13)
+    height = np.where(inside > 0, .75*np.sqrt(inside) + z, 0)
+    return height.astype(np.float32), np.clip(inside*12, 0, 1).astype(np.float32)
 
 def shade(z:np.ndarray, light, scale:float) -> np.ndarray:
     "Lambert brightness, 0 to 1, of a surface of height `z` (face units) seen at `scale` pixels per unit."
@@ -70,14 +77,19 @@ def shade(z:np.ndarray, light, scale:float) -> np.ndarray:
 
 # %% ../../nbs/16_rendered_faces.ipynb #cell-011
 AUS = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 24, 25)     # action units that change the colour picture
-BULGES = {'brow': [(0, -.42, .45, .12)], 'nose': [(0, .10, .16, .25)],
-          'cheeks': [(-.42, .22, .20, .20), (.42, .22, .20, .20)], 'chin': [(0, .90, .25, .12)],
-          'upper lip': [(0, .44, .25, .08)], 'mouth corners': [(-.30, .58, .10, .10), (.30, .58, .10, .10)], 'lids': [(-.34, -.18, .15, .08), (.34, -.18, .15, .08)]}  # places that change the depth picture
+BULGES = {                                                      # places that change the depth picture
+    'brow': [(0, -.42, .45, .12)],
+    'nose': [(0, .10, .16, .25)],
+    'cheeks': [(-.42, .22, .20, .20), (.42, .22, .20, .20)],
+    'chin': [(0, .90, .25, .12)],
+    'upper lip': [(0, .44, .25, .08)],
+    'mouth corners': [(-.30, .58, .10, .10), (.30, .58, .10, .10)],
+    'lids': [(-.34, -.18, .15, .08), (.34, -.18, .15, .08)]}
 
 def both_sides(rest:dict, action:dict, side:str='') -> dict:
     """AU → intensity on the person's right and left.
 
-    `rest` plus `action` (if `side` is 'L' or 'R', a quarter of it on the other side)."""
+    It is `rest` plus `action` (if `side` is 'L' or 'R', a quarter of it on the other side)."""
     one_of('side', side, ('', 'L', 'R'))
     if unknown := sorted(set(action) - set(AUS)):
         raise EmonbError(f"action unit {unknown[0]} cannot be drawn; accepted: {', '.join(map(str, AUS))}")
@@ -110,13 +122,12 @@ def paint_eyes(img, X, Y, who:Identity, act:dict):
         paint(img, blob(X, Y, side*.09, -.10, .035, .10), dark, .5*min(a[9], 1.5))
         paint(img, blob(X, Y, x, .04, .18, .025), dark, .4*min(a[6], 1.5))
 
+# %% ../../nbs/16_rendered_faces.ipynb #481bb3e4
 def paint_mouth(img, X, Y, who:Identity, act:dict):
     "Nostrils, lips, chin and folds; AUs 10, 12, 14, 15, 17, 20, 24, 25."
     dark, right = np.array(who.skin)*.5, X < 0
-    # may differ between the sides
-    a = {au: np.where(right, *v).astype(np.float32) for au, v in act.items() if au in (10, 12, 14, 15)}
-    # the middle of the mouth has no side
-    f = {au: sum(act[au])/2 for au in (17, 20, 24, 25)}
+    a = {au: np.where(right, *act[au]).astype(np.float32) for au in (10, 12, 14, 15)}    # may differ between the sides
+    f = {au: sum(act[au])/2 for au in (17, 20, 24, 25)}                                  # the middle has no side
     half = who.mouth[0]*(1 + .18*a[12] + .25*f[20] - .06*a[14])
     v = X/half
     y = who.mouth[1] - .10*(a[12] - a[15])*v**2 + .02 - .035*f[17] - .03*a[10]*(1 - np.abs(v))
@@ -132,8 +143,7 @@ def paint_mouth(img, X, Y, who:Identity, act:dict):
 # %% ../../nbs/16_rendered_faces.ipynb #cell-016
 class FaceModel:
     "One rendered person in front of a colour + depth camera of `size` (width, height) pixels. Distances in mm."
-    # tip of the ellipsoid's rim, mm per face unit of height, shoulders, wall
-    NEAR, RELIEF, BODY, WALL = 900., 120., 960., 1600.
+    NEAR, RELIEF, BODY, WALL = 900., 120., 960., 1600.    # rim of the ellipsoid, mm a face unit, shoulders, wall
 
     def __init__(self, seed:int, size:tuple=(320, 240), spread:float=1.):
         W, H = size
@@ -144,17 +154,14 @@ class FaceModel:
         self.X, self.Y = (X - self.cx)/self.scale, (Y - self.cy)/self.scale
         z, head = height_field(self.who, self.X, self.Y)
         self._draw_still(z, head)
-        self.eyes, self.mouth, self.face = self._region(-.75, .75, -.75,
-                                                        .12), self._region(-.62, .62, .25,
-                                                                           1.05), self._region(-1, 1, -1.1, 1.2)
+        self.eyes, self.mouth = self._region(-.75, .75, -.75, .12), self._region(-.62, .62, .25, 1.05)
+        self.face = self._region(-1, 1, -1.1, 1.2)
         Xf, Yf, on = self.X[self.face], self.Y[self.face], head[self.face] > 0
         self.places = np.stack([sum(blob(Xf, Yf, *p) for p in ps)*on for ps in BULGES.values()]).astype(np.float32)
 
     def _region(self, left, right, top, bottom):
-        def px(v, c, n): return int(np.clip(round(c + v*self.scale), 0, n))
-        return slice(px(top, self.cy, self.size[1]),
-                     px(bottom, self.cy, self.size[1])), slice(px(left, self.cx, self.size[0]),
-                                                               px(right, self.cx, self.size[0]))
+        def px(low, high, c, n): return slice(*(int(np.clip(round(c + v*self.scale), 0, n)) for v in (low, high)))
+        return px(top, bottom, self.cy, self.size[1]), px(left, right, self.cx, self.size[0])
 
     def _draw_still(self, z, head):
         X, Y, who = self.X, self.Y, self.who
@@ -168,8 +175,8 @@ class FaceModel:
         soft = cv2.GaussianBlur((head > 0).astype(np.float32), (0, 0), .025*self.scale)
         img += (skin - img)*soft[..., None]
         paint(img, np.clip((-.80 + .28*X**2 - Y)/.06 + .5, 0, 1)*soft, who.hair)
-        self.still, self.distance = img, np.where(head > 0, self.NEAR - self.RELIEF*z,
-                                                  np.where(neck | body, self.BODY, self.WALL)).astype(np.float32)
+        behind = np.where(neck | body, self.BODY, self.WALL)
+        self.still, self.distance = img, np.where(head > 0, self.NEAR - self.RELIEF*z, behind).astype(np.float32)
 
     def frame(self, action:dict|None=None,  # AU → intensity, about 0 to 1
               bulge=None,                   # one number a place of BULGES: mm towards the camera
@@ -193,7 +200,7 @@ class FaceModel:
 def _noise_bank() -> np.ndarray: return np.random.default_rng(0).standard_normal(2**21, np.float32)
 
 def _noise(shape, rng) -> np.ndarray:
-    "Normal noise, cut at a random place from one long strip (drawing it afresh would take longer than drawing the face)."
+    "Normal noise, cut at a random place from one long strip (drawing it afresh takes longer than drawing the face)."
     n, bank = int(np.prod(shape)), _noise_bank()
     at = int(rng.integers(len(bank) - n))
     return bank[at:at + n].reshape(shape)
@@ -212,8 +219,8 @@ def sensor(colour, mm, rng,              # what `FaceModel.frame` gave, and a nu
         patchy = cv2.resize(_noise((h//8, w//8), rng), (w, h), interpolation=cv2.INTER_CUBIC)
         edge = np.zeros((h, w), bool)
         edge[:, :-3] = np.abs(mm[:, 3:] - mm[:, :-3]) > 100         # the emitter's shadow
-        d[(patchy > np.quantile(patchy[::4, ::4], 1 - hole_rate/2)) | (_noise((h, w), rng) > NormalDist()
-                                                                       .inv_cdf(1 - hole_rate/2)) | edge] = 0
+        single = _noise((h, w), rng) > NormalDist().inv_cdf(1 - hole_rate/2)
+        d[(patchy > np.quantile(patchy[::4, ::4], 1 - hole_rate/2)) | single | edge] = 0
     return cv2.convertScaleAbs(np.maximum(c, 0)), d
 
 # %% ../../nbs/16_rendered_faces.ipynb #cell-025

@@ -120,8 +120,7 @@ def oracle(s, truth, modalities=PARTS, videos=False):
 def oracle_scores(s, truth):
     """Modalities → target → share of trials the oracle decides rightly.
 
-    All, each alone and, where videos leave a stamp,
-    one who knows them."""
+    The modalities are all, each alone and, where videos leave a stamp, all with one who knows them."""
     def right(m, videos=False):
         best = oracle(s, truth, m, videos)
         return {t: float((best[t] == binarise(truth[t])).mean()) for t in best}

@@ -47,23 +47,23 @@ from ..study.train import CALIBRATIONS, Recipe, calibrated
 DETECTORS = ('haar', 'yunet')
 OPTIONS = dict(   # name → (default, accepted values or None, help); what each does stands in its chapter
     clean_depth=(True, (False, True), 'depth cleaned as in chapter 23; False: as it was measured'),
-    baseline=(AUTO, (AUTO, 'on', 'off'), 'physiology: the second before the onset subtracted from the windows (on), '
-                                         'from nothing (off), or from the courses of chapter 20 alone (auto)'),
+    baseline=(AUTO, (AUTO, 'on', 'off'),
+              'physiology: the second before the onset subtracted from the windows (on), from nothing (off), or from '
+              'the courses of chapter 20 alone (auto)'),
     detector=('haar', None, 'of faces: haar, yunet, or a file of its weights'),
     apex=(AUTO, (AUTO, 'spotted', 'annotated', 'centre'),
-          'by chapter 24, by the sheet of Part A (spotted where it has none), or the centre; auto: annotated on Part A, '
-          'spotted on Part C'),
+          'by chapter 24, by the sheet of Part A (spotted where it has none), or the centre; '
+          'auto: annotated on Part A, spotted on Part C'),
     color_mode=(AUTO, (AUTO, *color_chans, 'flow'),
-                'latent_emotion: the frame, its change since the onset, both, or pictures of what '
-                                                    'moved (chapter 23b); auto: the '
-                                            'frame for ImageNet weights, the change for random ones'),
+                'latent_emotion: the frame, its change since the onset, both, or pictures of what moved (chapter 23b); '
+                'auto: the frame for ImageNet weights, the change for random ones'),
     reading=(READINGS[0], READINGS, 'of guided attention, see chapter 33'),
     guide_norm=(AUTO, (AUTO, 'on', 'off'),
-                'a norm on the guide of latent_emotion or latent_guided; off: the guide keeps its size; auto: on in the '
-                'first, off in the second'),
+                'a norm on the guide of latent_emotion or latent_guided; off: the guide keeps its size; '
+                'auto: on in the first, off in the second'),
     modality_heads=(False, (False, True),
-                    'latent_emotion, latent_guided: each modality has a head and a loss of its own beside the joint one, '
-                    'and the logits are added'),
+                    'latent_emotion, latent_guided: each modality has a head and a loss of its own beside the joint '
+                    'one, and the logits are added'),
     mirror=(True, (False, True), 'latent_product: the mean of a clip and its mirror image'),
     separable=(True, (False, True), 'physiological network: each signal by itself at first, see chapter 32'),
     mixable=(True, (False, True), 'physiological network: all signals together at last'),
@@ -75,6 +75,7 @@ OPTIONS = dict(   # name → (default, accepted values or None, help); what each
                'put back (prior), or calibrated on inner folds of people (inner)'),
     alone=(False, (False, True), 'each modality of a system by itself, as further rows'))
 
+# %% ../../nbs/60_casme3_experiment.ipynb #4a8625e9
 _PASSED = ('color_mode', 'reading', 'drop_rate', 'separable', 'mixable', 'modality_heads')    # to the model as they are
 
 def norm_of(p:Parameters) -> Parameters:
@@ -198,16 +199,16 @@ def given_as(p:Parameters) -> str:
     "How a backbone takes its colour pictures; those of flow are as they are."
     return 'frame' if p.color_mode == 'flow' else p.color_mode
 
+def _write_tokens(net, data:Prepared, kind:str, mode:str, device:str, path):
+    write_array(path, extract_tokens(net, data.x[kind], data.x['mask'], kind=kind, mode=mode, device=device))
+
 def keep_tokens(data:Prepared, p:Parameters) -> Prepared:
-    """The set with `color_tokens` and `depth_tokens` of frozen backbones beside its frames; `info['weights']` says what
-    they are."""
+    "The set with the tokens of frozen backbones beside its frames; `info['weights']` says what these are."
     new, weights, info = {}, 'none', data.info
     nets, modes = make_backbones(p.modalities, p.backbone, p.weights, given_as(p), info['settings']['size'])
     for kind, net in nets.items():
         key = token_key(net, info['fingerprint'], kind, modes[kind])
-        def make(tmp):
-            write_array(tmp, extract_tokens(net, data.x[kind], data.x['mask'], kind=kind, mode=modes[kind],
-                                            device=p.device))
+        make = partial(_write_tokens, net, data, kind, modes[kind], p.device)
         new[f'{kind}_tokens'] = kept_beside(data, kind, key, make)
         weights = net.weights
     return replace(data.with_x(**new), info=dict(info, weights=weights))
@@ -260,6 +261,7 @@ def network(p:Parameters, data:Prepared) -> Recipe:
     return calibrated(recipe, p.get('calibrate', CALIBRATIONS[0]))
 
 ASSEMBLED = ('latent_emotion', 'latent_emotion_literal', *ALONE)
+LITERAL = ", the paper's letter"
 
 def assembled(p:Parameters, data:Prepared) -> dict:
     "The model, or its physiological part alone, under the name that the table gives it."
@@ -281,8 +283,6 @@ def registered(p:Parameters, data:Prepared) -> dict:
 def system_named(p:Parameters, data:Prepared) -> dict:
     "The one system `p.model`, under its title."
     return assembled(p, data) if p.model in ASSEMBLED else registered(p, data)
-
-LITERAL = ", the paper's letter"
 
 def row_alone(model:str, modality:str) -> str:
     "What the row of a system on one modality is called."

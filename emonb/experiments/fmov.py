@@ -116,20 +116,20 @@ def told(p:Parameters, data:Prepared) -> list[str]:
              'twelve events can tell the version.')
     excluded = 'Person 36 is left out, as by the authors (facial tics); everyone=True keeps that person.'
     if p.everyone: excluded = 'Person 36, whom the authors exclude for facial tics, is among them.'
-    return [f'{len(data)} events of {data.meta.subject.nunique()} people; face shown: '
-            f'{report.counted(data.classes, data.y)}. {excluded}'
-            + (' Read from the small file that comes with emonb.' if data.info['small'] else ''),
-            "**What is told is which kind of face was SHOWN**, by what the watcher's own face did. That is mimicry, not "
-            'felt emotion, seen for these actors and clips alone, with the onset given. Which clip came when is not in '
-            'the files, so leaving a stimulus out is impossible.',
-            'A **development set**: its figures were known before anything here was built, and every row below is to be '
-            'read so.',
-            f"Model {p.model.replace(',', ', ')}; {training(p, own=('psnet',))}. Input: 0 to 5 s after the onset, muscles as log ratio and skin as difference "
-            "to the event's own two seconds before; never the position, the time since the start or another event."
-            + (scale if p.scale == 'subject' else ''),
-            'About half of the people had taken 25 mg oxazepam. Who had is a fact about a person, is not in these files, '
-            'and is no input.',
-            f"Reading: {p.read} oddities told, preparing: {p.audit}, {p.left_out} events left out there. "
+    people, shown = data.meta.subject.nunique(), report.counted(data.classes, data.y)
+    small = ' Read from the small file that comes with emonb.' if data.info['small'] else ''
+    return [f'{len(data)} events of {people} people; face shown: {shown}. {excluded}{small}',
+            "**What is told is which kind of face was SHOWN**, by what the watcher's own face did. That is mimicry, "
+            'not felt emotion, seen for these actors and clips alone, with the onset given. Which clip came when is '
+            'not in the files, so leaving a stimulus out is impossible.',
+            'A **development set**: its figures were known before anything here was built, and every row below is '
+            'to be read so.',
+            f"Model {p.model.replace(',', ', ')}; {training(p, own=('psnet',))}. Input: 0 to 5 s after the onset, "
+            "muscles as log ratio and skin as difference to the event's own two seconds before; never the position, "
+            f"the time since the start or another event.{scale if p.scale == 'subject' else ''}",
+            'About half of the people had taken 25 mg oxazepam. Who had is a fact about a person, is not in these '
+            'files, and is no input.',
+            f'Reading: {p.read} oddities told, preparing: {p.audit}, {p.left_out} events left out there. '
             "The reader's audit lists each."]
 
 def title_of(p:Parameters, data:Prepared) -> str:

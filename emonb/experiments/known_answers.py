@@ -137,7 +137,7 @@ def null_bands(r:Result, draws:int=2000) -> pd.DataFrame:
         for m in b.entries:
             if m.kind not in ('model', 'baseline'): continue
             C, each = len(b.block.classes), np.arange(len(y))
-            null = metrics.permutation_null(lambda _: m.yhat, y, each, draws, num_classes=C)
+            null = metrics.permutation_null(lambda _, yhat=m.yhat: yhat, y, each, draws, num_classes=C)
             low, high = metrics.null_band(null)
             value = m.scores['UAR']['value']
             band = f'{report.number(low)} to {report.number(high)}'
@@ -149,7 +149,7 @@ def null_bands(r:Result, draws:int=2000) -> pd.DataFrame:
 def plot_curve(r:Result):
     "UF1 over the number of training clips, with intervals over people; the oracle is the line on top."
     table = curve(r)
-    fig, ax = report.new_figure(6.4, 3.4, f'{r.name}: UF1 of people who were not trained on', r.provenance)
+    fig, ax = report.new_figure(6.4, 4., f'{r.name}: UF1 of people who were not trained on', r.provenance)
     for k, (name, t) in enumerate(table[table.kind != 'oracle'].groupby('system', sort=False)):
         ax.errorbar(t.clips*(1 + .012*k), t.value, [t.value - t.low, t.high - t.value], fmt='o-', ms=4, capsize=2,
                     lw=1.2, label=name)
@@ -159,7 +159,7 @@ def plot_curve(r:Result):
     ax.set(xlabel='clips to learn from', ylabel='UF1', ylim=(0, 1.02), xscale='log')
     ax.set_xticks(sorted(set(table.clips)), sorted(set(table.clips)))
     ax.minorticks_off()
-    ax.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, .5))
+    ax.legend(fontsize=7, loc='upper center', bbox_to_anchor=(.5, -.18), ncol=2)
     return fig
 
 def answers(r:Result) -> list[str]:

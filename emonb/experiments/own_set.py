@@ -40,11 +40,11 @@ def arguments_of(name:str, p:Parameters, data:Prepared) -> tuple[dict, tuple]:
     if system.recipe.get('loss') == 'bce':                              # one logit says two classes
         if classes != 2: raise EmonbError(f'model={name} tells two classes, and this set has {classes}')
         classes = 1
-    # (N, T, C, H, W)
-    known = dict(num_classes=classes, in_chans=first.shape[2 if first.ndim == 5 else 1], length=first.shape[-1])
+    channels = first.shape[2 if first.ndim == 5 else 1]                 # (N, T, C, H, W) or (N, S, L)
+    known = dict(num_classes=classes, in_chans=channels, length=first.shape[-1])
     if 'physio_courses' in inputs: known['course_shape'] = data.x['physio_courses'].shape[1:]
-    known |= {k: tuple(v) if k == 'signals' else float(v)
-              for k in ('signals', 'rate') if (v := data.info.get(k)) is not None}
+    for k, kind in dict(signals=tuple, rate=float).items():
+        if data.info.get(k) is not None: known[k] = kind(data.info[k])
     return {**asked, **{k: v for k, v in known.items() if k in system.arguments}}, inputs
 
 # %% ../../nbs/60a_own_set.ipynb #cell-110
@@ -66,9 +66,7 @@ def with_courses(data:Prepared, p:Parameters) -> Prepared:
     return data.with_x(physio_courses=hjorth_courses(np.asarray(data.x['physio']), data.info['rate']))
 
 def epochs_of(name:str, p:Parameters) -> int:
-    """For how long a system of that name is trained.
-
-    As asked, as registered (a demo only shortens it), as the preset says."""
+    "Epochs of a system of that name: as asked, as registered (a demo only shortens it), or as the preset says."
     epochs = entry(name).recipe.get('epochs', p.get('epochs', 0))
     if p.get('preset') == 'demo': epochs = min(epochs, p.epochs)
     return 'asked' in p and p.asked.epochs or epochs
@@ -79,6 +77,7 @@ def training(p:Parameters, own:tuple=()) -> str:
     each = ', '.join(f'{m} {p.epochs if m in own else epochs_of(m, p)} epochs' for m in nets)
     return f"{each}; seeds {', '.join(map(str, p.seeds))}" if nets else 'nothing is trained by epochs'
 
+# %% ../../nbs/60a_own_set.ipynb #c7543906
 def named_system(name:str, p:Parameters, data:Prepared, **recipe) -> tuple[str, System]:
     "(its title, the system of that name for this set); `recipe` stands above what its registration says."
     arguments, inputs = arguments_of(name, p, data)
@@ -93,8 +92,10 @@ def named_system(name:str, p:Parameters, data:Prepared, **recipe) -> tuple[str, 
     return title, System(kind, made, data.info.get('weights', 'none') if tokens else 'none' if kind == 'model' else '–')
 
 def check_asked(p:Parameters, lacks:dict|None=None, own:tuple=()) -> dict:
-    """`EmonbError` for no folds, or for a system that needs what the set `lacks` (name → what), or that nobody registered
-    and the set does not make as its `own`."""
+    """`EmonbError` for no folds, or for a system that cannot be had.
+
+    That is one which needs what the set `lacks` (name → what), or that nobody registered and the set does not make as
+    its `own`."""
     if not listed(p.folds): raise EmonbError('folds is empty; give all, a number, or names with commas between')
     for name in listed(p.model) or ['']:
         if name in (lacks or {}):
@@ -103,7 +104,7 @@ def check_asked(p:Parameters, lacks:dict|None=None, own:tuple=()) -> dict:
     return {}
 
 def systems_of(p:Parameters, data:Prepared,
-               own:dict|None=None,          # name → function of p and data that gives {title: System}, for those of this set
+               own:dict|None=None,          # systems of this set: name → function of p and data, {title: System}
                beside:tuple=('features',)   # baselines that stand below, where the set has what they read
               ) -> dict:
     "{title: System} of every name in `model`, in that order, and the baselines."
@@ -136,8 +137,9 @@ class Files(NamedTuple):
 
 def in_sentences(p:Parameters, data:Prepared) -> list[str]:
     "What was run."
-    return [f'{len(data)} samples of {data.meta.subject.nunique()} subjects; classes: '
-            f'{report.counted(data.classes, data.y)}.', f"Model {p.model}; seeds {', '.join(map(str, p.seeds))}."]
+    who, classes = data.meta.subject.nunique(), report.counted(data.classes, data.y)
+    return [f'{len(data)} samples of {who} subjects; classes: {classes}.',
+            f"Model {p.model}; seeds {', '.join(map(str, p.seeds))}."]
 
 def own_set(name:str,                       # the set's folder under data/ and $EMONB_DATA
             read:Callable,                  # folder, parameters → Prepared

@@ -72,8 +72,9 @@ def measure_ingest(root, repeats:int=3) -> tuple[pd.DataFrame, Prepared]:
 
 # %% ../../nbs/65_speed.ipynb #cell-011
 def measure_batches(data:Prepared, repeats:int=5, threads:int=1, size:int=64) -> pd.DataFrame:
-    """Times of one shuffled pass over the same mapped file by two per-sample loaders, by ours with `threads` and with one,
-    and of a bare copy."""
+    """Times of one shuffled pass over the same mapped file.
+
+    By two per-sample loaders, by ours with `threads` and with one, and of a bare copy."""
     with own_cache() as tmp, fixed_threads(threads):
         np.save(tmp/'bio.npy', data.x['bio'])
         bio = np.load(tmp/'bio.npy', mmap_mode='r')

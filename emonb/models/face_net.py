@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS', 'TWIN_WEIGHTS', 'SYSTEMS', 'as_float', 'FaceCNN', 'ccc', 'affect_loss', 'AffectCNN', 'vary', 'train_affect',
-           'predict_affect', 'last_valid_state', 'FaceNet', 'save_weights', 'weights_note', 'load_cnn', 'find_weights',
-           'write_maps', 'centre_maps', 'face_pixels']
+           'predict_affect', 'last_valid_state', 'FaceNet', 'save_weights', 'whole_beside', 'affect_path',
+           'load_affect', 'weights_note', 'load_cnn', 'find_weights', 'write_maps', 'centre_maps', 'face_pixels']
 
 # %% ../../nbs/41_face_net.ipynb #cell-002
 import json
@@ -187,12 +187,37 @@ class FaceNet(nn.Module):
 WEIGHTS = 'results/pretrain_face/face_cnn.safetensors'     # of notebook 89
 TWIN_WEIGHTS = 'face_cnn_SIMULATED.safetensors'            # beside it, trained on the twin
 
-def save_weights(net:AffectCNN, folder, provenance:str, note:dict) -> Path:
-    "The CNN's weights in `folder`, with a note (JSON) on what they were trained on; SIMULATED in its name if so."
+def save_weights(net:AffectCNN, folder, provenance:str, note:dict,
+                 mark:str=''      # what the file's name adds, so that nothing takes it for the weights
+                ) -> Path:
+    """The CNN's weights in `folder`, with a note (JSON) on what they were trained on; SIMULATED in its name if so.
+
+    The whole network, its head too, lies beside them (`load_affect`)."""
     real = provenance == 'real'
     said = dict(data='AFEW-VA' if real else 'SIMULATED twin of AFEW-VA', provenance=provenance, **note)
     name = Path(WEIGHTS).name if real else TWIN_WEIGHTS
-    return net.save_cnn(Path(folder)/name, note=json.dumps(said, ensure_ascii=False))
+    path = net.save_cnn(Path(folder)/name.replace('.', f'{mark}.', 1), note=json.dumps(said, ensure_ascii=False))
+    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    write_bytes(whole_beside(path), save(weights, metadata={'trained_on': json.dumps(said, ensure_ascii=False)}))
+    return path
+
+def whole_beside(path) -> Path: return Path(path).with_name(f'{Path(path).stem}_affect.safetensors')
+
+def affect_path(path) -> Path:
+    "Where the whole network lies beside the weights of its CNN. `DataError` if it does not."
+    where = whole_beside(path) if path else None
+    if where is None or not where.is_file():
+        raise DataError(f"{where or 'no weights'}: there is no pretrained face network with its head; "
+                        'train one with nbs/89_pretrain_face.ipynb')
+    return where
+
+def load_affect(path) -> AffectCNN:
+    "The pretrained network whose CNN's weights are at `path`, ready to be asked. `DataError` if the file is another one."
+    path, net = affect_path(path), AffectCNN()
+    weights_note(path)
+    try: net.load_state_dict(load_file(path))
+    except RuntimeError as e: raise DataError(f'{path}: weights of another network; train it anew with notebook 89') from e
+    return net.eval()
 
 def weights_note(path) -> dict:
     "The note of a weights file ({} if it has none). DataError when the file is not safetensors."

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from ..core import EmonbError, one_of
 from .backbones import FrameBackbone, color_chans, prepare_color, prepare_depth
 from .frame_fusion import FrameFusion
@@ -123,8 +124,14 @@ class FramePart(nn.Module):
         if m not in self.backbones:
             raise EmonbError(f'this model was made with backbone=None and takes {self.keys[m]}, the batch has only {m}; '
                              'compute them by extract_tokens')
-        frames = prepare_color(batch[m], self.modes[m]) if m == 'color' else prepare_depth(batch[m], self.modes[m])
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze): return self.backbones[m](frames[use])
+        return torch.cat([self.clip_tokens(m, frames, real) for frames, real in zip(batch[m], use)])
+
+    def clip_tokens(self, m, frames, real):
+        "Backbone tokens of one clip's frames `real`. A trained backbone runs again for the gradient; nothing between is kept."
+        prepare = dict(color=prepare_color, depth=prepare_depth)[m]
+        def run(frames): return self.backbones[m](prepare(frames, self.modes[m])[real])
+        if torch.is_grad_enabled() and not self.freeze: return checkpoint(run, frames, use_reentrant=False)
+        with torch.no_grad(): return run(frames)
 
     def streams(self, batch):
         "Frame weights `(B, T)`; modality → embedded tokens `(V, P, dim)` of the frames whose weight is not 0."

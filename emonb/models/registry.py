@@ -99,7 +99,19 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     deep_fusion_power='deep_fusion',
     face_kept='deep_fusion',
     deep_product='deep_product',
+    cnn3d='grid_cnns',
+    ccnn='grid_cnns',
+    multispectral_cnn='multispectral_cnn',
+    dgcnn='graph_cnn',
+    eegnet='eeg_nets',
+    shallow_convnet='eeg_nets',
+    tangent_space='eeg_nets',
     deepvanet='deepvanet',
+    cnn_attention='attention_fusion',
+    emonet_v1='emonet',
+    emonet_v2='emonet',
+    face_zero_shot_v1='emonet',
+    face_zero_shot_v2='emonet',
 )
 _systems = {}
 

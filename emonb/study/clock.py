@@ -6,13 +6,19 @@
 __all__ = ['side_by_side', 'own_cache', 'private_mb', 'peak_memory', 'peak_memory_apart']
 
 # %% ../../nbs/56_clock.ipynb #cell-002
-import multiprocessing, os, tempfile, threading, time, tracemalloc
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+import tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 # %% ../../nbs/56_clock.ipynb #cell-004
 def side_by_side(jobs:dict,        # name → () → anything

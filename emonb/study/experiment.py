@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'PERMUTED', 'Experiment', 'check_parameters', 'settled', 'reductions',
-           'open_set', 'System', 'Block', 'plain_blocks', 'permuted', 'Judged', 'labelled', 'floors', 'Without',
-           'touched', 'can_do', 'taken_away', 'predictions_of', 'differences', 'rating_floors', 'ratings', 'add_nulls',
-           'judge', 'truth_of', 'say_total', 'judge_all', 'Outcome', 'null_of', 'curve_of', 'plot_curve', 'Result',
-           'block_summary', 'write_result', 'show_setting', 'differences_of', 'show_differences', 'show_leaks',
-           'show_tables', 'show_details', 'look', 'write_cards', 'run']
+           'open_set', 'System', 'Together', 'Jointly', 'Block', 'plain_blocks', 'permuted', 'Judged', 'labelled',
+           'floors', 'Without', 'touched', 'can_do', 'taken_away', 'learnt', 'own_target', 'predictions_of',
+           'differences', 'rating_floors', 'ratings', 'add_nulls', 'judge', 'truth_of', 'say_total', 'judge_all',
+           'Outcome', 'null_of', 'curve_of', 'plot_curve', 'Result', 'block_summary', 'write_result', 'show_setting',
+           'differences_of', 'show_differences', 'show_leaks', 'show_tables', 'show_details', 'look', 'write_cards',
+           'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
 from collections.abc import Callable
@@ -117,6 +118,17 @@ class System(NamedTuple):
     weights: str = '–'     # of a backbone: imagenet, random, …
     note: str = ''         # what a reader of its row must know
 
+class Together(NamedTuple):
+    "All targets of a set at once, for systems that learn them together."
+    labels: list      # one (N,) array a split: combinations of the targets' classes
+    classes: list
+    own: Callable     # (n, combinations) probabilities → (n, 2) of the block's own target
+
+@dataclass(frozen=True)
+class Jointly(Recipe):
+    "A recipe that learns all targets of a set together."
+    together: bool = True
+
 @dataclass
 class Block:
     "What is judged together: the folds of a protocol, and the labels each is trained and judged with."
@@ -136,6 +148,7 @@ class Block:
     values: np.ndarray|None = None      # (N,) ratings, where these are learnt instead of the labels
     span: tuple = (0., 1.)              # lowest and highest rating: probabilities 0 and 1
     as_values: Callable|None = None     # recipe, the distinct ratings → the recipe that learns them
+    together: Together|None = None      # what a recipe `Jointly` learns
 
     def __post_init__(self):
         self.y = np.full(len(self.labels[0]), -1)
@@ -147,10 +160,11 @@ class Block:
         "`EmonbError` for a fold that has a row or a value of `apart` on both sides, and for a row that two folds test."
         check_folds(meta, self.splits, self.apart)
 
-    def by_labels(self) -> list:
-        "(labels, the splits that share them)."
-        if self.labels[0] is self.labels[-1]: return [(self.labels[0], self.splits)]
-        return [(y, [v]) for y, v in zip(self.labels, self.splits)]
+    def by_labels(self, labels:list|None=None) -> list:
+        "(labels, the splits that share them), of its own or of other labels."
+        labels = labels or self.labels
+        if labels[0] is labels[-1]: return [(labels[0], self.splits)]
+        return [(y, [v]) for y, v in zip(labels, self.splits)]
 
 def plain_blocks(data:Prepared,
                  protocol:str,          # as the user gave it: a comma list of names, or of `module:name` of a splitter; or auto
@@ -180,11 +194,15 @@ def permuted(b:Block, meta:pd.DataFrame) -> Block:
     for v in np.unique(within): donor[within == v] = rng.permutation(donor[within == v])
     rows, made = first[donor][of], {}
     labels = [made.setdefault(id(y), y[rows]) for y in b.labels]
-    good = [(v, y) for v, y in zip(b.splits, labels) if len(np.unique(y[v.train])) > 1]
+    good = [k for k, (v, y) in enumerate(zip(b.splits, labels)) if len(np.unique(y[v.train])) > 1]
     if not good: raise DataError(f'{b.protocol}: no fold has two classes after permuting; take more trials')
     lost = [f'{len(b.splits) - len(good)} folds left out: one class after permuting']*(len(good) < len(b.splits))
-    values = None if b.values is None else b.values[rows]
-    return replace(b, splits=[v for v, _ in good], labels=[y for _, y in good], values=values, notes=b.notes + lost)
+    values, both = None if b.values is None else b.values[rows], b.together
+    if both:
+        mixed = [made.setdefault(id(y), y[rows]) for y in both.labels]
+        both = both._replace(labels=[mixed[k] for k in good])
+    return replace(b, splits=[b.splits[k] for k in good], labels=[labels[k] for k in good], values=values,
+                   together=both, notes=b.notes + lost)
 
 # %% ../../nbs/55_experiment.ipynb #cell-020
 @dataclass
@@ -257,24 +275,34 @@ def taken_away(found:pd.DataFrame, data:Prepared, b:Block, splits:list, what:str
     return pd.concat(out, ignore_index=True)
 
 # %% ../../nbs/55_experiment.ipynb #cell-202
+def learnt(b:Block, recipe:Recipe) -> tuple[list, list, Recipe]:
+    "(labels, splits) pairs, their classes, the recipe: ratings, all targets together, or the block's own labels."
+    if b.values is not None:
+        ratings, codes = np.unique(np.round(b.values, 1), return_inverse=True)
+        return [(codes, b.splits)], list(map(str, ratings)), b.as_values(recipe, ratings)
+    if isinstance(recipe, Jointly): return b.by_labels(b.together.labels), b.together.classes, recipe
+    return b.by_labels(), b.classes, recipe
+
+def own_target(b:Block, found:pd.DataFrame, recipe:Recipe) -> pd.DataFrame:
+    "Predictions of ratings, or of all targets together, as those of the block's own two classes."
+    told = [c for c in found if c[0] == 'p' and c[1:].isdecimal()]
+    p = b.together.own(found[told].to_numpy()) if isinstance(recipe, Jointly) else found[['p0', 'p1']].to_numpy()
+    found = found.drop(columns=told).assign(p0=p[:, 0], p1=p[:, 1])
+    return found.assign(y=b.y[found.row], yhat=(found.p1 > .5).astype(int))
+
 def predictions_of(data:Prepared, b:Block, name:str, recipe:Recipe, seeds:tuple, store=None, workers:int=1,
                    executor=None) -> pd.DataFrame:
     "All folds of one system; where each fold has its own labels, one after the other. An estimator takes one seed."
     what, network = f'{name}, {b.target}' if b.target else name, is_network(recipe)
     if not network: seeds = seeds[:1]
     if not network or len(b.by_labels()) > 1: workers, executor = 1, None
-    pairs, classes, out = b.by_labels(), b.classes, []
-    if b.values is not None:
-        ratings, codes = np.unique(np.round(b.values, 1), return_inverse=True)
-        pairs, classes, recipe = [(codes, b.splits)], list(map(str, ratings)), b.as_values(recipe, ratings)
+    (pairs, classes, recipe), out = learnt(b, recipe), []
     for y, splits in pairs:
         these = labelled(data, y, classes)
         found = run_folds(these, splits, recipe, seeds, what, store, workers, executor)
         out.append(taken_away(found, these, b, splits, what, recipe, store) if touched(b, recipe) else found)
     found = pd.concat(out, ignore_index=True)
-    if b.values is None: return found
-    found = found[[c for c in found if c[0] != 'p' or c in ('p0', 'p1')]]
-    return found.assign(y=b.y[found.row], yhat=(found.p1 > .5).astype(int))
+    return found if b.values is None and not isinstance(recipe, Jointly) else own_target(b, found, recipe)
 
 # %% ../../nbs/55_experiment.ipynb #cell-132
 REPLICA = 'replica: epoch chosen on the test fold'
@@ -377,10 +405,10 @@ def say_total(data:Prepared, blocks:list, systems:dict, seeds:tuple, workers:int
     def batches(recipe): return sum(batches_of(b.splits, recipe)*len(seeds[:b.seeds]) for b in trained)
     if sum(map(batches, nets.values())) < MANY: return
     for recipe in nets.values():
-        b = trained[0]
-        if b.values is not None: recipe = b.as_values(recipe, np.unique(np.round(b.values, 1)))
-        seconds, gb = cost_of(labelled(data, b.labels[0], b.classes), b.splits[:1], replace(recipe, epochs=1))
-        hours += seconds/batches_of(b.splits[:1], replace(recipe, epochs=1))*batches(recipe)/3600/workers
+        (labels, splits), *_ = (pairs := learnt(trained[0], recipe))[0]
+        one = replace(pairs[2], epochs=1)
+        seconds, gb = cost_of(labelled(data, labels, pairs[1]), splits[:1], one)
+        hours += seconds/batches_of(splits[:1], one)*batches(recipe)/3600/workers
         size = max(size, gb)
     took = f'{hours:.1f} hours' if hours >= 1 else f'{60*hours:.0f} minutes'
     print(f'{len(nets)} networks in {len(trained)} tables: about {took} in {workers} process{"es"*(workers > 1)}; '

@@ -325,7 +325,8 @@ def side_by_side(tables:dict,        # what decides (window, trial) → results 
 def plot_protocols(tables:dict       # target → results table of all its protocols
                   ) -> Figure:
     "UAR with intervals: a panel a target, a group a protocol; the dotted line is the highest floor."
-    fig = Figure(figsize=(4.6*len(tables) + 2, 3.4), dpi=80, layout='constrained')
+    most = max(t.protocol.nunique() for t in tables.values())
+    fig = Figure(figsize=(max(3., 1.15*most)*len(tables) + 3, 3.4), dpi=80, layout='constrained')
     axes = fig.subplots(1, len(tables), sharey=True, squeeze=False)[0]
     names = list(dict.fromkeys(m for t in tables.values() for m in t.method[t.kind != 'floor']))
     for ax, (target, t) in zip(axes, tables.items()):
@@ -340,7 +341,8 @@ def plot_protocols(tables:dict       # target → results table of all its proto
             best = max(_read(cell)[0] for cell in of.UAR[of.kind == 'floor'])
             ax.plot([i - .4, i + .4], [best, best], color='.45', ls=':', label='highest floor')
         ax.set(title=title(target, _provenance(t)), xlabel='protocol', ylim=(0, 1.03), xlim=(-.5, len(protocols) - .5))
-        ax.set_xticks(range(len(protocols)), [q.replace('_x_', ' ×\n').replace('_', ' ') for q in protocols])
+        words = [q.replace('_x_', ' ×\n').replace('_', ' ').replace(', ', ',\n').replace(' + ', '\n+ ') for q in protocols]
+        ax.set_xticks(range(len(protocols)), words, fontsize=9)
     axes[0].set_ylabel('UAR')
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(handles.values(), handles.keys(), loc='outside right center', fontsize=8)
@@ -351,7 +353,7 @@ def plot_subjects(judged:dict,       # heading → labels (n,), predictions (S, 
                   provenance:str, text:str) -> Figure:
     "Accuracy of each subject, a panel a heading, and each subject's commoner class."
     names = sorted({str(name) for _, _, who in judged.values() for name in who})
-    fig = Figure(figsize=(min(10, 3 + .35*len(names)), 1.2 + 1.5*len(judged)), dpi=80, layout='constrained')
+    fig = Figure(figsize=(min(10, 4 + .35*len(names)), 1.5 + 1.5*len(judged)), dpi=80, layout='constrained')
     axes = fig.subplots(len(judged), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for ax, (heading, (y, yhat, who)) in zip(axes, judged.items()):
         t = per_subject(y, yhat, who).set_index('subject')
@@ -362,7 +364,7 @@ def plot_subjects(judged:dict,       # heading → labels (n,), predictions (S, 
         ax.set_title(heading, fontsize=9)
     axes[-1].set_xticks(range(len(names)), names, rotation=90 if len(names) > 10 else 0)
     axes[-1].set_xlabel('subject')
-    axes[0].legend(fontsize=8, loc='lower right')
+    fig.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc='outside lower center')
     fig.suptitle(fill(title(text, provenance), int(12*fig.get_figwidth())), fontsize=10)
     return fig
 

@@ -28,7 +28,7 @@ def read_settled(path=None) -> dict:
     "What is settled, a dict with the keys `PARTS`. `Damaged` for a file that is something else."
     path = Path(path or settled_path())
     try: found = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise Damaged(f'{path}: not readable as JSON ({e}); get it anew from the repository') from e
     lacking = [k for k in PARTS if not isinstance(found, dict) or k not in found]
     if lacking: raise Damaged(f"{path}: {', '.join(lacking)} is not in it; get it anew from the repository")
@@ -85,7 +85,7 @@ def read_looks(path) -> pd.DataFrame:
     if not path.is_file(): return pd.DataFrame(columns=COLUMNS)
     try: found = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as e:
-        raise Damaged(f'{path}: not readable as a log of looks ({e}); mend or remove it') from e
+        raise Damaged(f"{path}: not readable as a log of looks ({' '.join(str(e).split())}); mend or remove it") from e
     if tuple(found.columns) != COLUMNS:
         raise Damaged(f"{path}: columns are not {', '.join(COLUMNS)}; mend or remove it")
     return found

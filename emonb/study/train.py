@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SMALLEST', 'CHANNEL', 'CALIBRATIONS', 'INNER', 'MANY', 'Recipe', 'asdict_shallow', 'steps_of', 'paced', 'Scaler',
            'take', 'probabilities', 'predict', 'rates_of', 'loss_fn', 'fit_module', 'fit_estimator', 'fixed_threads',
-           'is_network', 'fit_fold', 'Calibrated', 'calibrated', 'corrected', 'fit_correction', 'inner_folds',
-           'correction_of', 'fit_calibrated', 'fit_of', 'known_by', 'fold_key', 'end_with_parent', 'pool_of',
-           'batches_of', 'cost_of', 'say_cost', 'run_folds']
+           'is_network', 'fit_fold', 'OnRows', 'takes_arrays', 'fit_on_rows', 'Calibrated', 'calibrated', 'corrected',
+           'fit_correction', 'inner_folds', 'correction_of', 'fit_calibrated', 'fit_of', 'known_by', 'fold_key',
+           'end_with_parent', 'pool_of', 'batches_of', 'cost_of', 'say_cost', 'run_folds']
 
 # %% ../../nbs/52_train.ipynb #cell-002
 import hashlib, multiprocessing, os, threading, time
@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from ..code_key import code_key
 from ..core import EmonbError, fingerprint, fold_seed, one_of, progress, seed_everything, temporary_folder
 from ..data.recordings import Prepared, PreparedWriter, batch, digests, load
-from .splits import Split, make_splits
+from .splits import Split, make_splits, trial_key
 
 # %% ../../nbs/52_train.ipynb #cell-005
 @dataclass(frozen=True)
@@ -221,6 +221,31 @@ def fit_fold(data:Prepared, split:Split, recipe:Recipe, seed:int) -> tuple[pd.Da
     for c in range(prob.shape[1]): df[f'p{c}'] = prob[:, c]
     return df, dict(how, n_train=len(split.train), n_test=len(split.test), seconds=round(time.perf_counter() - start, 3))
 
+# %% ../../nbs/52_train.ipynb #cell-121
+class OnRows:
+    "An estimator of arrays by name as an estimator of one column: rows of `data`."
+    def __init__(self, model, data:Prepared, keys:tuple): self.model, self.data, self.keys = model, data, keys
+    def arrays(self, rows): return {k: np.asarray(self.data.x[k][rows[:, 0]]) for k in self.keys}
+    def predict_proba(self, rows): return self.model.predict_proba(self.arrays(rows))
+
+    def fit(self, rows, y):
+        trials = pd.factorize(trial_key(self.data.meta.iloc[rows[:, 0]]))[0]
+        self.model.fit(self.arrays(rows), y, groups=trials, classes=self.data.classes)
+        self.classes_ = self.model.classes_
+
+def takes_arrays(recipe:Recipe) -> bool:
+    "Whether what is made is an estimator of arrays by name."
+    return getattr(getattr(recipe.make, 'func', recipe.make), 'takes_arrays', False)
+
+def fit_on_rows(data:Prepared, split:Split, recipe:Recipe, seed:int) -> tuple[pd.DataFrame, dict]:
+    "`fit_fold` of an estimator of arrays by name."
+    if getattr(recipe, 'calibrate', 'none') != 'none': raise EmonbError('this system is not calibrated; use calibrate=none')
+    def make(): return OnRows(recipe.make(), data, recipe.inputs)
+    rows = replace(data, x=dict(row=np.arange(len(data))[:, None]))
+    df, how = fit_fold(rows, split, Recipe(make, inputs=('row',), threads=recipe.threads), seed)
+    return df, dict(how, features=sum(int(np.prod(data.x[k].shape[1:])) for k in recipe.inputs))
+
+
 # %% ../../nbs/52_train.ipynb #cell-039
 CALIBRATIONS = ('none', 'prior', 'inner')
 INNER = 5      # folds of people within the training part
@@ -291,6 +316,7 @@ def fit_calibrated(data:Prepared, split:Split, recipe:Calibrated, seed:int) -> t
 
 def fit_of(recipe:Recipe) -> Callable:
     "What trains a fold of this recipe."
+    if takes_arrays(recipe): return fit_on_rows
     return fit_calibrated if isinstance(recipe, Calibrated) else fit_fold
 
 # %% ../../nbs/52_train.ipynb #cell-019

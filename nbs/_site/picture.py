@@ -34,14 +34,15 @@ def picture(summary):
         axes = fig.subplots(1, len(summary['protocols']), sharey=True)
     for ax, (name, block) in zip(axes, summary['protocols'].items()):
         found = list(rows(block))
-        for k, (method, kind, m) in enumerate(found):
+        for k, (_, kind, m) in enumerate(found):
             ax.hlines(k, m['low'], m['high'], colors=COLOUR[kind], lw=3, alpha=.5)
             ax.plot(m['value'], k, 'o', color=COLOUR[kind], ms=6)
         best = max(m['value'] for _, kind, m in found if kind == 'floor')
         ax.axvline(best, color='0.45', ls=':', lw=1.2)
         ax.set(xlim=(.25, 1), ylim=(len(found) - .5, -.5), xlabel='UF1')
         ax.set_title(f"{name}\n{TOLD.get(name, name)}, {block['n']} events", fontsize=9)
-        ax.set_yticks(range(len(found)), [method + (' (floor)' if kind == 'floor' else '') for method, kind, _ in found], fontsize=8.5)
+        ax.set_yticks(range(len(found)),
+                      [method + (' (floor)' if kind == 'floor' else '') for method, kind, _ in found], fontsize=8.5)
     people = max(block['n_subjects'] for block in summary['protocols'].values())
     said = '95 % intervals over people; dotted: the highest floor'
     fig.suptitle(f"{summary['title']}: {people} real people\n{said}", fontsize=10)

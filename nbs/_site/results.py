@@ -81,7 +81,7 @@ def readme_table():
         for protocol, one in dict([found[0], found[-1]]).items():
             floor, high = max(one['floors'].items(), key=lambda f: f[1]['UF1']['value'])
             oracle = next((interval(m['UF1']) for m in (one.get('oracle') or {}).values()), '–')
-            for method, kind, metrics in in_readme(one):
+            for method, _, metrics in in_readme(one):
                 rows.append((mark(s), name, protocol, f"{one['n']} ({one['n_subjects']})", method,
                              interval(metrics['UF1']), f"{interval(high['UF1'])} {floor.partition(' (')[0]}", oracle))
     return table(rows)
