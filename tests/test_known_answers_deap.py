@@ -402,6 +402,13 @@ def test_the_product_finds_an_effect_in_new_people_and_nothing_where_nothing_is(
         else: assert ours['low'] - .02 <= ours['UAR'] <= ours['high'] + .02 and ours['high'] - ours['low'] < .4, ours
 
 
+def test_a_stamped_trial_is_remembered_and_no_more():
+    s = replace(small_twin('power', 0., trial_stamp=6.), subjects=(1, 2))
+    said = {q: {r['system']: r for r in rows_of(s, q)}[NETWORK] for q in ('windows', 'subjects')}
+    assert said['windows']['UAR'] > said['windows']['high'], said
+    assert said['subjects']['low'] - .02 <= said['subjects']['UAR'] <= said['subjects']['high'] + .02, said
+
+
 def test_a_floor_of_steps_is_what_few_trials_of_a_person_need():
     data = signals_of(small_twin('power', 2., trial_stamp=0.))
     reached = {}
