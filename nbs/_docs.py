@@ -3,6 +3,7 @@
 python nbs/_docs.py             writes README.md
 python nbs/_docs.py site [DIR]  writes the site into _docs/ or DIR (needs emonb[docs]); a warning or a broken link fails
 python nbs/_docs.py keep NAME summary.json    stores the summary of a run as nbs/_site/results/NAME.json
+                                              (more/NAME: read by chapters, not listed on the site)
 """
 import json
 import os

@@ -367,3 +367,39 @@ def test_a_killed_worker_is_a_sentence(tmp_path, monkeypatch):
     data, job = from_arrays(np.zeros((8, 3)), table, provenance='simulated'), Parameters(dict(out=str(tmp_path/'out')))
     with pytest.raises(EmonbError, match='a worker process was ended from outside'), at_work(job):
         run_folds(data, make_splits(data.meta, 'loso'), Recipe(Dies, inputs=('features',)), workers=2)
+
+
+# what a command names, and what a file is not -----------------------------------------------------------------
+
+WORDS = {'nobodyatall': dict(root='~nobodyatall/set'), 'nobodyatall ': dict(out='~nobodyatall/out'),
+         'is a file|Not a directory|File exists': dict(out='a_file'), 'seed': dict(seeds='²'), 'seeds': dict(seeds='9'*5000),
+         'cpu:x': dict(device='cpu:x'), 'folds': dict(folds='')}
+
+@pytest.mark.parametrize('match', WORDS)
+def test_a_word_that_nobody_can_mean(wrist, tmp_path, monkeypatch, match):
+    from emonb.experiments.by_name import run
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
+    (tmp_path/'a_file').write_text('')
+    given = dict(dataset='stress_predict', model='features', root=str(wrist), protocol='loso', workers=1, options='', out='out')
+    given |= WORDS[match]
+    with pytest.raises(EmonbError, match=match.strip()) as e: run(given)
+    assert '\n' not in str(e.value)
+
+
+def test_weights_that_nobody_trained():
+    from emonb.models.backbones import FrameBackbone
+    with pytest.raises(EmonbError, match="timm has no weights 'nosuchtag' of resnet18; it has a1_in1k"):
+        FrameBackbone('resnet18.nosuchtag', weights='random')
+    assert FrameBackbone('timm/resnet18.a1_in1k', weights='random').weights == 'random'
+
+
+@pytest.mark.parametrize('name', ['S01/EDA.csv', 'Improved_All_Combined_hr_rsp_binary.csv'])
+def test_a_link_to_nothing(wrist, tmp_path, name):
+    "As git-annex leaves it where a file was not fetched."
+    shutil.copytree(wrist, tmp_path/'set')
+    (tmp_path/'set'/name).unlink()
+    (tmp_path/'set'/name).symlink_to(tmp_path/'.git/annex/objects/gone')
+    try: found = StressPredict(tmp_path/'set', window_s=30.).subjects
+    except EmonbError as e: assert Path(name).name in str(e) and '\n' not in str(e)
+    else: assert 'S01' not in found

@@ -135,6 +135,7 @@ WHY = {   # a requirement that nothing here imports by name → what it is for
     'ipywidgets': 'progress bars and controls in JupyterLab',
     'jupyterlab': 'where the chapters are read and changed',
     'nbdev': 'its commands export and clean the chapters',
+    'ruff': 'holds the lines of the notebooks (test_lint.py)',
     'playwright': 'drives a browser through JupyterLab, where one is installed',
     'execnb': 'pinned beside nbdev, which reads notebooks by it',
     'ghapi': 'pinned beside nbdev',

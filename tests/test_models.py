@@ -318,7 +318,9 @@ def unseen(folder) -> tuple[dict, dict]:
 
 UNSEEN = tempfile.TemporaryDirectory()
 EMONET, OWN = unseen(Path(UNSEEN.name))
-ARRAYS = dict(emonet_v1=EMONET, emonet_v2=EMONET, face_zero_shot_v1=OWN, face_zero_shot_v2=OWN)    # they take arrays by name
+ARRAYS = dict(    # they take arrays by name
+    emonet_v1=EMONET, emonet_v2=EMONET, face_zero_shot_v1=OWN, face_zero_shot_v2=OWN,
+    cnn3d_ensemble=dict(electrodes=('F3', 'F4', 'P3', 'P4'), length=64, hidden=8, epochs=1, inner=2))
 NETWORKS = [n for n in registry.CHAPTERS if n in ARGUMENTS]
 ESTIMATORS = [n for n in registry.CHAPTERS if registry.CHAPTERS[n] == 'baselines'] + ['tangent_space']
 WINDOWS = dict(tangent_space=dict(in_chans=4, eeg_chans=4))     # an estimator of windows instead of features

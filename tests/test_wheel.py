@@ -72,9 +72,10 @@ def test_metadata(built):
     def extra(name): return [n for n, rest in needs if re.search(f'''extra == ['"]{name}''', rest)]
     notebooks = ini['notebook_requirements'].split()
     assert extra('notebooks') == notebooks and extra('dev')[:len(notebooks)] == notebooks
-    assert len(extra('dev')) == len(notebooks) + len(ini['dev_requirements'].split())
+    riemann = ini['riemann_requirements'].split()
+    assert len(extra('dev')) == len(notebooks) + len(ini['dev_requirements'].split()) + len(riemann)
     assert {'jupyterlab', 'papermill', 'ipywidgets'} <= set(notebooks)
-    assert extra('docs') == ['sphinx', 'myst-nb', 'furo']
+    assert extra('docs') == ['sphinx', 'myst-nb', 'furo'] and extra('riemann') == riemann == ['pyriemann']
 
 
 def test_import_with_nothing_else(environment, tmp_path):

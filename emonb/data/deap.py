@@ -9,8 +9,8 @@ __all__ = ['EEG', 'PERIPHERAL', 'CHANNELS', 'KINDS', 'RAW', 'RATE', 'BASELINE_S'
            'ratings_file', 'expected', 'rating_cells', 'session_clock', 'read_ratings', 'binarise', 'labels_of',
            'BdfHeader', 'read_bdf_header', 'read_digital', 'decode_status', 'status_events', 'BdfSession',
            'unit_defects', 'count_frames', 'video_frame', 'person_of', 'layout', 'inventory', 'parse_subjects',
-           'look_into', 'meet', 'choose', 'trial_table', 'check_choice', 'check_ratings', 'Deap', 'name_lines',
-           'person_lines', 'audit']
+           'look_into', 'meet', 'choose', 'trial_table', 'check_choice', 'check_ratings', 'Deap', 'audit', 'name_lines',
+           'person_lines', 'audit_of']
 
 # %% ../../nbs/12_deap.ipynb #cell-002
 import codecs
@@ -774,24 +774,27 @@ class Deap:
 
     def __len__(self): return len(self.meta)
 
-    def __getitem__(self, i):
-        "`Recording` of one trial: 40 signals from 3 s before its start; `meta['video']` is its video's path, or None."
-        row = self.meta.iloc[i].to_dict()
-        who = row['subject']
-        if self.signals == 'dat':
-            values, rate, source = self.load(who).data[row['experiment_id'] - 1], RATE, self.files['dat'][who]
-        else:
-            session = self.session(who)
-            values, rate = session.samples(row['trial_number'], after_s=self.seconds), session.rate
-            source = session.path
-        row['video'] = self.root / row['video'] if row['video'] else None
-        rates, start = dict.fromkeys(CHANNELS, rate), row['start_s'] - BASELINE_S
-        signals = Signals(dict(zip(CHANNELS, values)), rates, start, source)
-        return Recording(row, {}, signals)
+# %% ../../nbs/12_deap.ipynb #a31d3060
+def __getitem__(self, i):
+    "`Recording` of one trial: 40 signals from 3 s before its start; `meta['video']` is its video's path, or None."
+    row = self.meta.iloc[i].to_dict()
+    who = row['subject']
+    if self.signals == 'dat':
+        values, rate, source = self.load(who).data[row['experiment_id'] - 1], RATE, self.files['dat'][who]
+    else:
+        session = self.session(who)
+        values, rate = session.samples(row['trial_number'], after_s=self.seconds), session.rate
+        source = session.path
+    row['video'] = self.root / row['video'] if row['video'] else None
+    rates, start = dict.fromkeys(CHANNELS, rate), row['start_s'] - BASELINE_S
+    signals = Signals(dict(zip(CHANNELS, values)), rates, start, source)
+    return Recording(row, {}, signals)
 
-    def audit(self, deep=False):
-        "Table of what is odd: stray files, missing videos, unknown familiarity, the clock; `deep` reads all signals."
-        return audit(self, deep)
+def audit(self, deep=False):
+    "Table of what is odd: stray files, missing videos, unknown familiarity, the clock; `deep` reads all signals."
+    return audit_of(self, deep)
+
+Deap.__getitem__, Deap.audit = __getitem__, audit
 
 # %% ../../nbs/12_deap.ipynb #cell-046
 def name_lines(reader) -> list:
@@ -824,7 +827,7 @@ def person_lines(reader, who, part, deep=False) -> list:
         tell(str(reader.files[reader.signals][who].relative_to(reader.root)), '', str(e), 'stops the reader')
     return rows
 
-def audit(reader, deep=False):
+def audit_of(reader, deep=False):
     "The reader's audit: DataFrame of file, row, defect, action."
     stray = [p.relative_to(reader.root) for p in reader.files['stray']]
     rows = [dict(file=str(p), row='', defect='not a DEAP file', action='ignored') for p in stray] + name_lines(reader)

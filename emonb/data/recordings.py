@@ -357,7 +357,8 @@ def _open_array(path, said:str, check:bool) -> np.memmap:
     except FileNotFoundError: raise Damaged(f'{path}: damaged, the array is gone') from None
     except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, MemoryError) as e:
         raise Damaged(f'{path}: damaged, not readable as an array') from e
-    if check and (not a.ndim or digest(a) != said): raise Damaged(f'{path}: damaged, its values are not those that were written')
+    if check and (not a.ndim or digest(a) != said):
+        raise Damaged(f'{path}: damaged, its values are not those that were written')
     a.sha256 = said
     return a
 

@@ -400,6 +400,7 @@ def log_likelihood(s:Casme3Twin, table:pd.DataFrame, modalities=None) -> np.ndar
         out -= .5*((e[:, None] - mu)**2).sum(-1)
     return out
 
+# %% ../../nbs/14_simulate.ipynb #03ed3007
 def posterior(s:Casme3Twin, table:pd.DataFrame, classes:int=4, modalities=None, prior:str='balanced',
               stimulus:bool=False) -> np.ndarray:
     """Probability of each class, (n, C), by Bayes' rule from the hidden evidence.

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RATES', 'SIGNALS', 'UNITS', 'LABELS', 'CLASSES', 'TASKS', 'EARLIEST', 'LATEST', 'NEEDED', 'LONGEST', 'EARLY', 'LATE',
            'read_head', 'read_signal', 'read_labels', 'segments', 'find_files', 'starts_of', 'ends_of', 'laid_windows',
-           'StressPredict', 'units', 'session', 'names_met', 'audit', 'clock_blocks']
+           'Told', 'StressPredict', 'session', 'names_met', 'audit', 'clock_blocks']
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-002
 import re
@@ -182,8 +182,52 @@ def laid_windows(labels:pd.DataFrame,   # of one person
         t += step_s
     return grid
 
+# %% ../../nbs/13_stress_predict.ipynb #b337f3d8
+class Told:
+    "What of the set is not used and why: lines of an audit, and the ledger of people, task segments and windows."
+    def __init__(self, label_file, window_s:float, step_s:float):
+        self.label_file, self.window_s, self.step_s = label_file, window_s, step_s
+        self.ledger, self.defects, self._dropped, self._damaged = Ledger(), [], [], {}
+
+    def units(self, meta:pd.DataFrame) -> dict:
+        "What the rows of a table are called in the ledger: persons, trials (task segments) and windows."
+        windows = [f'{s} {t}' for s, t in zip(meta.subject, meta.start_s)]
+        return dict(person=list(meta.subject), trial=list(meta.trial), window=windows)
+
+    def _leave(self, subject:str, reason:str, parts, seconds):
+        "Write one person, all segments and the windows laid from the first label into the ledger as left out."
+        laid = np.arange(0, seconds.iloc[-1] + 1 - seconds.iloc[0] - self.window_s + 1e-9, self.step_s)
+        self.ledger.left_out('person', [subject], reason)
+        self.ledger.left_out('trial', [f'{subject}_{k}' for k in parts.segment], reason)
+        self.ledger.left_out('window', [f'{subject} {t}' for t in laid], reason)
+
+    def _tell(self, file, defect, action):
+        self.defects.append(dict(file=str(file), row='', defect=defect, action=action))
+
+    def _first_reasons(self) -> str:
+        "What was wrong with the first files, for the sentence of a set of which nothing is left."
+        told = [str(e).split(';')[0] for e in self._damaged.values()]
+        told += [f"{d['subject']} at {d['start_s']:g} s: {d['why']}" for d in self._dropped]
+        return f" ({', '.join(told[:3])}{' …' if len(told) > 3 else ''})" if told else ''
+
+    def _drop(self, subject:str, start_s:float, why:str, reason:str=''):
+        "Note a window that is left out; `reason` is what the ledger calls it."
+        self._dropped.append(dict(subject=subject, start_s=start_s, why=why))
+        self._tell(self.label_file, f'{subject} at {start_s:g} s: {why}', 'window left out')
+        self.ledger.left_out('window', [f'{subject} {start_s}'], reason or why)
+
+    def _account(self, parts, rows, begin:float, end:float):
+        "Write a subject's windows, and why segments or the person have none, into the ledger."
+        meta = pd.DataFrame(rows, columns=list(COLUMNS))
+        for unit, names in self.units(meta).items(): self.ledger.met(unit, names)
+        out = (parts.second < begin) | (parts.second + parts.seconds > end)
+        self.ledger.left_out('trial', [f'{r.subject}_{r.segment}' for r in parts[out].itertuples()], 'not recorded')
+        self.ledger.left_out('trial', [f'{r.subject}_{r.segment}' for r in parts.itertuples()], 'no window lies within')
+        if not rows:
+            self.ledger.left_out('person', parts.subject, 'not recorded' if out.all() else 'no window of one label')
+
 # %% ../../nbs/13_stress_predict.ipynb #cell-013
-class StressPredict:
+class StressPredict(Told):
     """Reader of the Stress-Predict set.
 
     `SetError` for a wrong or empty root, or a subject asked for that has no labels or folder; `DataError` for a damaged
@@ -200,10 +244,10 @@ class StressPredict:
         self.root = Path(root)
         if not (window_s > 0 and (step_s is None or step_s > 0)):
             raise EmonbError(f'window_s={window_s} and step_s={step_s} must be above 0')
-        self.window_s, self.step_s = float(window_s), float(step_s or window_s)
-        self.folders, self._twice, self.label_file = find_files(self.root)
+        self.folders, self._twice, label_file = find_files(self.root)
+        super().__init__(label_file, float(window_s), float(step_s or window_s))
         self.provenance, labels = provenance_of(self.root), read_labels(self.label_file)
-        self._sessions, self._damaged, self._dropped, self.defects, self.ledger = {}, {}, [], [], Ledger()
+        self._sessions = {}
         parts, by_subject = segments(labels), dict(tuple(labels.groupby('subject')))
         self.subjects = self._usable(self._choose(subjects, by_subject), parts, by_subject, strict)
         self.settings = dict(window_s=self.window_s, step_s=self.step_s, subjects=self.subjects)
@@ -238,11 +282,6 @@ class StressPredict:
         return Recording(row, {}, self.session(row['subject']))
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-045
-def units(self, meta:pd.DataFrame) -> dict:
-    "What the rows of a table are called in the ledger: persons, trials (task segments) and windows."
-    windows = [f'{s} {t}' for s, t in zip(meta.subject, meta.start_s)]
-    return dict(person=list(meta.subject), trial=list(meta.trial), window=windows)
-
 def _usable(self, chosen, parts, labels, strict) -> list:
     """The chosen subjects whose files can be opened.
 
@@ -265,22 +304,7 @@ def _usable(self, chosen, parts, labels, strict) -> list:
         self._leave(s, reason, parts[parts.subject == s], labels[s].second)
     return [s for s in chosen if s in good]
 
-def _leave(self, subject:str, reason:str, parts, seconds):
-    "Write one person, all segments and the windows laid from the first label into the ledger as left out."
-    laid = np.arange(0, seconds.iloc[-1] + 1 - seconds.iloc[0] - self.window_s + 1e-9, self.step_s)
-    self.ledger.left_out('person', [subject], reason)
-    self.ledger.left_out('trial', [f'{subject}_{k}' for k in parts.segment], reason)
-    self.ledger.left_out('window', [f'{subject} {t}' for t in laid], reason)
-
-def _tell(self, file, defect, action): self.defects.append(dict(file=str(file), row='', defect=defect, action=action))
-
-def _first_reasons(self) -> str:
-    "What was wrong with the first files, for the sentence of a set of which nothing is left."
-    told = [str(e).split(';')[0] for e in self._damaged.values()]
-    told += [f"{d['subject']} at {d['start_s']:g} s: {d['why']}" for d in self._dropped]
-    return f" ({', '.join(told[:3])}{' …' if len(told) > 3 else ''})" if told else ''
-
-for f in (units, _usable, _leave, _tell, _first_reasons): setattr(StressPredict, f.__name__, f)
+StressPredict._usable = _usable
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-015
 def _starts(self, subject:str) -> tuple[dict, float, float]:
@@ -303,12 +327,6 @@ def session(self, subject:str) -> Signals:
         self._sessions[subject] = Signals(values, {k: RATES[k] for k in values}, begin - first, self.folders[subject])
     return self._sessions[subject]
 
-def _drop(self, subject:str, start_s:float, why:str, reason:str=''):
-    "Note a window that is left out; `reason` is what the ledger calls it."
-    self._dropped.append(dict(subject=subject, start_s=start_s, why=why))
-    self._tell(self.label_file, f'{subject} at {start_s:g} s: {why}', 'window left out')
-    self.ledger.left_out('window', [f'{subject} {start_s}'], reason or why)
-
 def _windows(self, subject:str, labels:pd.DataFrame) -> list:
     "Rows of the table for one subject; drops are noted with their reason."
     starts, first, begin = self._starts(subject)
@@ -324,17 +342,7 @@ def _windows(self, subject:str, labels:pd.DataFrame) -> list:
     self._account(mine, rows, begin, min(end.values()))
     return rows
 
-def _account(self, parts, rows, begin:float, end:float):
-    "Write a subject's windows, and why segments or the person have none, into the ledger."
-    meta = pd.DataFrame(rows, columns=list(COLUMNS))
-    for unit, names in self.units(meta).items(): self.ledger.met(unit, names)
-    out = (parts.second < begin) | (parts.second + parts.seconds > end)
-    self.ledger.left_out('trial', [f'{r.subject}_{r.segment}' for r in parts[out].itertuples()], 'not recorded')
-    self.ledger.left_out('trial', [f'{r.subject}_{r.segment}' for r in parts.itertuples()], 'no window lies within')
-    if not rows:
-        self.ledger.left_out('person', parts.subject, 'not recorded' if out.all() else 'no window of one label')
-
-for f in (_starts, session, _drop, _windows, _account): setattr(StressPredict, f.__name__, f)
+for f in (_starts, session, _windows): setattr(StressPredict, f.__name__, f)
 
 # %% ../../nbs/13_stress_predict.ipynb #cell-021
 def names_met(self) -> list[dict]:

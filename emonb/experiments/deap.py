@@ -29,9 +29,9 @@ from ..data.recordings import Prepared, digests, kept_beside, write_array
 from ..data.simulate_deap import DeapTwin, oracle_of, simulated_deap_root
 from .own_set import check_asked, named_system, systems_of
 from ..models.baselines import ridge, scored_support_vectors, support_vectors
-from ..models.emonet import AFFECT, affect_of
 from ..models.deep_fusion import check_modalities, fusion_inputs, make_fusion, parts_of
 from ..models.eeg_transformer import PAPER_RECIPE
+from ..models.emonet import AFFECT, affect_of
 from ..models.face_net import FaceNet, affect_loss, centre_maps, face_pixels, find_weights, load_cnn, write_maps
 from ..models.registry import entry
 from ..models.values import marginals
@@ -300,7 +300,7 @@ COMBINED = ['both low', 'valence high', 'arousal high', 'both high']    # valenc
 def by_name(p:Parameters, data:Prepared, centred:str='') -> dict:
     "The registered system `p.model` and, where that was asked for, each of its modalities alone."
     system, own = entry(p.model), p
-    second = system.kind == 'paper' and system.recipe == PAPER_RECIPE       # the preset speaks of the second paper's networks
+    second = system.kind == 'paper' and system.recipe == PAPER_RECIPE    # the preset speaks of the paper's networks
     if not second: own = Parameters({k: v for k, v in p.items() if k not in SIZES})
     said = {k: p[k] for k in TRAINED} if second and p.model != 'deep_fusion_literal' else {}
     if p.alike: said['class_weights'] = True
@@ -394,7 +394,8 @@ def keep_affect(data:Prepared, p:Parameters) -> Prepared:
             data = data.with_x(**{key: np.full((*mask.shape, 2), np.nan, np.float32)})
             continue
         def make(tmp, asks=asks, given=p[name]): write_array(tmp, affect_of(asks(given), face, mask))
-        made = '-'.join([digests(dict(face=face))['face'][:16], content_of(str(weights)), code_key(affect_of), code_key(asks)])
+        made = '-'.join([digests(dict(face=face))['face'][:16], content_of(str(weights)), code_key(affect_of),
+                         code_key(asks)])
         data = data.with_x(**{key: kept_beside(data, key, made, make)})
     return data
 

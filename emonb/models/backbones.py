@@ -7,12 +7,16 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'color_chans', 'depth_chans', 'MIN_T
            'prepare_color', 'prepare_depth', 'extract_tokens', 'token_key']
 
 # %% ../../nbs/30_backbones.ipynb #cell-002
-import difflib, hashlib, os
+import difflib
+import hashlib
+import os
+
 import huggingface_hub
 import numpy as np
 import timm
 import torch
 from torch import nn
+
 from ..code_key import code_key
 from ..core import EmonbError, device_of, fingerprint, hub_answers, one_of, progress
 
@@ -48,12 +52,15 @@ def _set_norm_scales(net, x):
 # %% ../../nbs/30_backbones.ipynb #cell-010
 def _create(name, in_chans, pretrained, img_size):
     "timm's `name` without its classifier; options that this architecture does not know are left out."
-    known = timm.list_models()
-    base = name.split('.')[0].removeprefix('timm/')
+    known, name = timm.list_models(), name.removeprefix('timm/')
+    base, _, tag = name.partition('.')
     if base not in known:
         close = difflib.get_close_matches(base, known, 5) or difflib.get_close_matches(base[:6], known, 5)
         raise EmonbError(f"backbone={name!r} is not a timm model; close names: {', '.join(close) or 'none'} "
                          f'(timm.list_models() has all {len(known)})')
+    tags = [n.partition('.')[2] for n in timm.list_pretrained(f'{base}.*')]
+    if tag and tag not in tags:
+        raise EmonbError(f"backbone={name!r}: timm has no weights {tag!r} of {base}; it has {', '.join(tags) or 'none'}")
     plain = dict(zero_init_last=False) if not pretrained else {}
     sized, told = dict(plain, dynamic_img_size=True), dict(plain, img_size=img_size)
     for extra in (sized, told, plain, dict(img_size=img_size), {}):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODALITIES', 'FRONT_ENDS', 'PAPER', 'SYSTEMS', 'check_modalities', 'parts_of', 'Classifier', 'without_gaps',
-           'DeepFusion', 'make_fusion', 'fusion_inputs', 'deep_fusion_literal', 'literal_inputs']
+           'ModalityNets', 'DeepFusion', 'make_fusion', 'fusion_inputs', 'deep_fusion_literal', 'literal_inputs']
 
 # %% ../../nbs/42_deep_fusion.ipynb #cell-002
 from functools import partial
@@ -46,7 +46,7 @@ class Classifier(nn.Sequential):
             layers += [nn.Linear(i, o), nn.ReLU()] + ([nn.Dropout(drop_rate)] if drop_rate else [])
         super().__init__(*layers, nn.Linear(widths[-1], num_classes))
 
-# %% ../../nbs/42_deep_fusion.ipynb #cell-011
+# %% ../../nbs/42_deep_fusion.ipynb #2b82afd8
 FRONT_ENDS = dict(samples=EEGTransformer, power=EEGPower, power_alone=partial(EEGPower, parts=('power',)),
                   form_alone=partial(EEGPower, parts=('form',)))
 
@@ -56,33 +56,19 @@ def without_gaps(x):
     whole = ~x.isnan().flatten(1).any(1)
     return (x if whole.all() else x.masked_fill(~whole.view(-1, *[1]*(x.ndim - 1)), 0.)), whole
 
-class DeepFusion(nn.Module, PyTorchModelHubMixin):
-    """Signals and faces of one second → logits of high valence and/or arousal.
+class ModalityNets(nn.Module):
+    """A network for each modality, `parts`, and what of a batch it is given.
 
-    batch: 'bio' (B, in_chans, length) float, scaled; 'face' (B, frames, 3, 64, 64) uint8 or 'face_maps'
-    (B, frames, 128, 6, 6); 'face_mask' (or 'mask') (B, frames) bool, optional → logits (B, num_classes), one for a
-    target of two classes; with `return_attention` also {'eeg'|'bio'|'peripheral': (B, num_layers, heads, N, N)}.
-    `modalities`: any of bio (all signals), eeg (the first `eeg_chans`), peripheral (the rest), face. `front_end`:
-    'samples' (the paper), 'power' (and form, chapter 40a), or either alone. A modality is missing where `face_mask` has no True, 'bio_mask' (B,) is False or
-    its row holds NaN; with `modality_drop` each is dropped with that probability while training.
-    EmonbError when the batch lacks a modality. Source: Safavi et al., section II and figure 1."""
-    def __init__(self, *, modalities=('bio', 'face'), num_classes=1, in_chans=40, eeg_chans=32, length=128, dim=64,
-                 num_layers=2, num_heads=4, ff_dim=128, out_dim=64, frames=5, hidden=(64, 16), drop_rate=0.,
-                 inner_drop_rate=0., norm_first=False, freeze_cnn=False, front_end='samples', modality_drop=0.):
+    `in_chans` signals, the first `eeg_chans` of them EEG; EmonbError when the batch lacks a modality."""
+    def __init__(self, modalities, in_chans, eeg_chans, out_dim, frames, freeze_cnn,
+                 signals, sizes):                # the constructor of a network of signals, its further arguments
         super().__init__()
-        self.modalities, self.eeg_chans, self.modality_drop = check_modalities(modalities), eeg_chans, modality_drop
-        signals = FRONT_ENDS[one_of('front_end', front_end, FRONT_ENDS)]
+        self.modalities, self.eeg_chans = check_modalities(modalities), eeg_chans
+        chans = dict(bio=in_chans, eeg=eeg_chans, peripheral=in_chans - eeg_chans)
         self.parts = nn.ModuleDict()
         for name in self.modalities:
             if name == 'face': self.parts[name] = FaceNet(frames=frames, out_dim=out_dim, freeze_cnn=freeze_cnn)
-            else:
-                chans = {'bio': in_chans, 'eeg': eeg_chans, 'peripheral': in_chans - eeg_chans}[name]
-                self.parts[name] = signals(
-                    in_chans=chans, length=length, dim=dim, num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim,
-                    out_dim=out_dim, drop_rate=drop_rate, inner_drop_rate=inner_drop_rate, norm_first=norm_first)
-        self.classifier = Classifier(out_dim * len(self.modalities), num_classes, tuple(hidden), drop_rate)
-        learned = self.modalities if modality_drop and len(self.modalities) > 1 else ()
-        self.stand_in = nn.ParameterDict({name: nn.Parameter(torch.zeros(out_dim)) for name in learned})
+            else: self.parts[name] = signals(in_chans=chans[name], out_dim=out_dim, **sizes)
 
     def load_face(self, path):
         "Weights of `AffectCNN.save_cnn` for the face CNN; says and gives 'pretrained' or 'random' (chapter 41)."
@@ -113,6 +99,30 @@ class DeepFusion(nn.Module, PyTorchModelHubMixin):
         "(B, modalities) which modality is there, row by row."
         rows = [self.faces(batch)[1] if m == 'face' else self.signals(batch, m)[1] for m in self.modalities]
         return torch.stack(rows, 1)
+
+# %% ../../nbs/42_deep_fusion.ipynb #cell-011
+class DeepFusion(ModalityNets, PyTorchModelHubMixin):
+    """Signals and faces of one second → logits of high valence and/or arousal.
+
+    batch: 'bio' (B, in_chans, length) float, scaled; 'face' (B, frames, 3, 64, 64) uint8 or 'face_maps'
+    (B, frames, 128, 6, 6); 'face_mask' (or 'mask') (B, frames) bool, optional → logits (B, num_classes), one for a
+    target of two classes; with `return_attention` also {'eeg'|'bio'|'peripheral': (B, num_layers, heads, N, N)}.
+    `modalities`: any of bio (all signals), eeg (the first `eeg_chans`), peripheral (the rest), face. `front_end`:
+    'samples' (the paper), 'power' (and form, chapter 40a), or either alone. A modality is missing where `face_mask`
+    has no True, 'bio_mask' (B,) is False or its row holds NaN; with `modality_drop` each is dropped with that
+    probability while training. EmonbError when the batch lacks a modality. Source: Safavi et al., section II and
+    figure 1."""
+    def __init__(self, *, modalities=('bio', 'face'), num_classes=1, in_chans=40, eeg_chans=32, length=128, dim=64,
+                 num_layers=2, num_heads=4, ff_dim=128, out_dim=64, frames=5, hidden=(64, 16), drop_rate=0.,
+                 inner_drop_rate=0., norm_first=False, freeze_cnn=False, front_end='samples', modality_drop=0.):
+        sizes = dict(length=length, dim=dim, num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim,
+                     drop_rate=drop_rate, inner_drop_rate=inner_drop_rate, norm_first=norm_first)
+        signals = FRONT_ENDS[one_of('front_end', front_end, FRONT_ENDS)]
+        super().__init__(modalities, in_chans, eeg_chans, out_dim, frames, freeze_cnn, signals, sizes)
+        self.modality_drop = modality_drop
+        self.classifier = Classifier(out_dim * len(self.modalities), num_classes, tuple(hidden), drop_rate)
+        learned = self.modalities if modality_drop and len(self.modalities) > 1 else ()
+        self.stand_in = nn.ParameterDict({name: nn.Parameter(torch.zeros(out_dim)) for name in learned})
 
     def kept(self, there):
         "(B, modalities) which are there → which are used: while training each is dropped at times, never the last one."

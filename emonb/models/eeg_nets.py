@@ -24,7 +24,8 @@ class EEGNet(nn.Module):
     """Windows (B, signals, length), the EEG first → logits (B, num_classes).
 
     Layers of Lawhern et al. 2018, there called F1 (`width`), D (`multiplier`) and F2 (`out_chans`); `bounds`: the
-    largest norm of the weights over the electrodes and of the decision; features (B, out_chans · steps). `EmonbError` for windows of another shape."""
+    largest norm of the weights over the electrodes and of the decision; features (B, out_chans · steps).
+    `EmonbError` for windows of another shape."""
     def __init__(self, *, num_classes:int=1, eeg_chans:int=32, length:int=128, width:int=8, multiplier:int=2,
                  out_chans:int=16, kernel:int=64, late_kernel:int=16, pools:tuple=(4, 8), bounds:tuple=(1., .25),
                  drop_rate:float=.25):
@@ -60,7 +61,8 @@ class EEGNet(nn.Module):
 class ShallowConvNet(nn.Module):
     """Windows (B, signals, length), the EEG first → logits (B, num_classes).
 
-    Layers of Schirrmeister et al. 2017 with the lengths for 128 Hz of Lawhern et al. 2018; features (B, width · steps)."""
+    Layers of Schirrmeister et al. 2017 with the lengths for 128 Hz of Lawhern et al. 2018; features
+    (B, width · steps)."""
     def __init__(self, *, num_classes:int=1, eeg_chans:int=32, length:int=128, width:int=40, kernel:int=13, pool:int=35,
                  stride:int=7, drop_rate:float=.5):
         super().__init__()
@@ -96,30 +98,31 @@ class EEGWindows(TransformerMixin, BaseEstimator):
     def transform(self, x): return np.asarray(x, np.float64).reshape(len(x), self.in_chans, -1)[:, :self.eeg_chans]
 
 def tangent_space(*, in_chans:int=40, eeg_chans:int=32, C:float=1.):
-    """Windows → covariance → tangent space at its mean → z → balanced logistic regression, all fitted on the training part.
+    """Windows → covariance → tangent space at its mean → z → balanced logistic regression.
 
-    `EmonbError` where pyriemann is not installed."""
+    All are fitted on the training part. `EmonbError` where pyriemann is not installed."""
     try:
         from pyriemann.estimation import Covariances
         from pyriemann.tangentspace import TangentSpace
     except ImportError:
-        raise EmonbError("tangent_space needs pyriemann, which is not installed; run pip install 'emonb[riemann]'") from None
+        raise EmonbError('tangent_space needs pyriemann, which is not installed; '
+                         "run pip install 'emonb[riemann]'") from None
     return make_pipeline(EEGWindows(in_chans, eeg_chans), Covariances('oas'), TangentSpace('riemann'), StandardScaler(),
                          LogisticRegression(C=C, class_weight='balanced', max_iter=5000))
 
 # %% ../../nbs/46_eeg_nets.ipynb #cell-015
 EEGNET_RECIPE = dict(epochs=100, batch=16, lr=1e-3, weight_decay=0., optimizer='adam', schedule='constant', loss='bce',
                      class_weights=True)
-SHALLOW_RECIPE = dict(epochs=100, batch=64, lr=6.25e-4, weight_decay=0., optimizer='adamw', schedule='cosine', loss='bce',
-                      class_weights=True)
+SHALLOW_RECIPE = dict(epochs=100, batch=64, lr=6.25e-4, weight_decay=0., optimizer='adamw', schedule='cosine',
+                      loss='bce', class_weights=True)
 SYSTEMS = [
     register_model('eegnet', EEGNet, inputs=('bio',), takes=('bio',), kind='baseline', recipe=EEGNET_RECIPE,
                    source='Lawhern et al. 2018, EEGNet: a compact convolutional neural network for EEG-based '
                           'brain-computer interfaces, arXiv:1611.08024'),
     register_model('shallow_convnet', ShallowConvNet, inputs=('bio',), takes=('bio',), kind='baseline',
                    recipe=SHALLOW_RECIPE,
-                   source='Schirrmeister et al. 2017, Deep learning with convolutional neural networks for EEG decoding '
-                          'and visualization, arXiv:1703.05051'),
+                   source='Schirrmeister et al. 2017, Deep learning with convolutional neural networks for EEG '
+                          'decoding and visualization, arXiv:1703.05051'),
     register_model('tangent_space', tangent_space, inputs=('bio',), kind='baseline',
                    source='Barachant et al. 2012, Multiclass brain-computer interface classification by Riemannian '
                           'geometry; pyriemann'),

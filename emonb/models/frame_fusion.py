@@ -7,16 +7,23 @@ __all__ = ['kinds', 'standardised_index', 'frame_weights', 'FrameFusion']
 
 # %% ../../nbs/31_frame_fusion.ipynb #cell-002
 import math
+
 import torch
 from torch import nn
+
 from ..core import EmonbError, one_of
 
 # %% ../../nbs/31_frame_fusion.ipynb #cell-005
 def standardised_index(mask:torch.Tensor) -> torch.Tensor:
-    "Frame index of each clip, standardised over its real frames: mask `(B, T)` bool → z `(B, T)`. EmonbError for a clip without a real frame."
-    if mask.ndim != 2 or mask.dtype != torch.bool: raise EmonbError(f'the frame mask is (B, T) bool, got {tuple(mask.shape)} {mask.dtype}') from None
+    """Frame index of each clip, standardised over its real frames: mask `(B, T)` bool → z `(B, T)`.
+
+    EmonbError for a clip without a real frame."""
+    if mask.ndim != 2 or mask.dtype != torch.bool:
+        raise EmonbError(f'the frame mask is (B, T) bool, got {tuple(mask.shape)} {mask.dtype}')
     n = mask.sum(1, keepdim=True)
-    if (n == 0).any(): raise EmonbError(f'clip {int((n == 0).nonzero()[0, 0])} of the batch has no real frame; leave it out of the set') from None
+    if (n == 0).any():
+        raise EmonbError(f'clip {int((n == 0).nonzero()[0, 0])} of the batch has no real frame; '
+                         'leave it out of the set')
     t = torch.arange(mask.shape[1], device=mask.device, dtype=torch.float32).expand_as(mask)
     mean = (t * mask).sum(1, keepdim=True) / n
     std = (((t - mean) * mask).square().sum(1, keepdim=True) / n).sqrt()
@@ -26,7 +33,7 @@ def standardised_index(mask:torch.Tensor) -> torch.Tensor:
 kinds = ('normal', 'normal1', 'normal2', 'normal3', 'uniform', 'apex', 'spotted', 'learned')
 
 def _apex_or_centre(mask, apex):
-    "Index of the apex of each clip `(B,)`; where none is given, or it is no real frame, the real frame nearest the centre."
+    "Index of the apex of each clip `(B,)`; the real frame nearest the centre where none, or no real one, is given."
     centre = standardised_index(mask).abs().masked_fill(~mask, math.inf).argmin(1)
     if apex is None: return centre
     apex = apex.to(mask.device).long()
@@ -42,7 +49,9 @@ def frame_weights(mask:torch.Tensor,             # (B, T) bool, True = a real fr
                   center:torch.Tensor|float=0.,  # for 'learned': in standardised frames
                   width:torch.Tensor|float=1.    # for 'learned': in standardised frames
                  ) -> torch.Tensor:              # (B, T), sums to 1, 0 on padding
-    "Weights of a clip's frames; w = φ(z)/Σφ with z the standardised frame index, or one of the alternatives. Paper 1, weighted fusion."
+    """Weights of a clip's frames; w = φ(z)/Σφ with z the standardised frame index, or one of the alternatives.
+
+    Paper 1, weighted fusion."""
     one_of('frame_weighting', kind, kinds)
     z = standardised_index(mask)
     if kind == 'apex': return nn.functional.one_hot(_apex_or_centre(mask, apex), mask.shape[1]).to(z.dtype)
@@ -67,5 +76,6 @@ class FrameFusion(nn.Module):
 
     def forward(self, x, mask, apex=None):
         "x `(B, T, …)`, mask `(B, T)` bool, apex `(B,)` or None → `(B, …)`."
-        if x.shape[:2] != mask.shape: raise EmonbError(f'features {tuple(x.shape)} and mask {tuple(mask.shape)} disagree about clips or frames') from None
+        if x.shape[:2] != mask.shape:
+            raise EmonbError(f'features {tuple(x.shape)} and mask {tuple(mask.shape)} disagree about clips or frames')
         return torch.einsum('bt,bt...->b...', self.weights(mask, apex).to(x.dtype), x)

@@ -64,8 +64,8 @@ class DGCNN(nn.Module):
     def forward(self, features): return self.forward_head(self.forward_features(features))
 
 # %% ../../nbs/45_graph_cnn.ipynb #cell-011
-DGCNN_RECIPE = dict(epochs=150, batch=512, lr=1e-2, weight_decay=1e-4, optimizer='adamw', schedule='constant', loss='bce',
-                    class_weights=False)
+DGCNN_RECIPE = dict(epochs=150, batch=512, lr=1e-2, weight_decay=1e-4, optimizer='adamw', schedule='constant',
+                    loss='bce', class_weights=False)
 SYSTEMS = [
     register_model('dgcnn', DGCNN, inputs=('features',), takes=('features',), kind='stand-in', recipe=DGCNN_RECIPE,
                    preparations=dict(features='differential_entropy'),

@@ -32,7 +32,8 @@ def places(electrodes=ELECTRODES) -> torch.Tensor:
     "(n,) where each electrode stands among the 81 places, row by row. `EmonbError` for one that the sheet lacks."
     sheet = SHEET.split()
     for name in electrodes:
-        if name not in sheet: raise EmonbError(f"electrode {name} has no place on the sheet; it has {', '.join(ELECTRODES)}")
+        if name not in sheet:
+            raise EmonbError(f"electrode {name} has no place on the sheet; it has {', '.join(ELECTRODES)}")
     return torch.tensor([sheet.index(name) for name in electrodes])
 
 def on_grid(x, place) -> torch.Tensor:
@@ -45,15 +46,15 @@ def on_grid(x, place) -> torch.Tensor:
 def eeg_of(bio, electrodes:int, length:int) -> torch.Tensor:
     "The first signals of a window (B, signals, length) → (B, electrodes, length). `EmonbError` for another shape."
     if bio.ndim != 3 or bio.shape[1] < electrodes or bio.shape[2] != length:
-        raise EmonbError(f'window of shape {tuple(bio.shape)} given, (batch, {electrodes} electrodes or more, {length} samples) '
-                         'expected; set electrodes and length to what prepare made')
+        raise EmonbError(f'window of shape {tuple(bio.shape)} given, (batch, {electrodes} electrodes or more, '
+                         f'{length} samples) expected; set electrodes and length to what prepare made')
     return bio[:, :electrodes]
 
 def entropy_of(features, electrodes:int, bands:int) -> torch.Tensor:
     "The first columns of the features (B, F) → (B, electrodes, bands). `EmonbError` where there are too few."
     if features.ndim != 2 or features.shape[1] < electrodes*bands:
-        raise EmonbError(f'features of shape {tuple(features.shape)} given, (batch, {electrodes} electrodes × {bands} bands '
-                         'or more) expected; the differential entropy of EEG comes first')
+        raise EmonbError(f'features of shape {tuple(features.shape)} given, (batch, {electrodes} electrodes × '
+                         f'{bands} bands or more) expected; the differential entropy of EEG comes first')
     return features[:, :electrodes*bands].unflatten(1, (electrodes, bands))
 
 # %% ../../nbs/43_grid_cnns.ipynb #cell-010
@@ -69,7 +70,8 @@ class CNN3D(nn.Module):
         self.register_buffer('place', places(electrodes), persistent=False)
         before = (length - 1)//2
         self.convs = nn.Sequential(
-            nn.ConstantPad3d((1, 1, 1, 1, before, length - 1 - before), 0.), nn.Conv3d(1, width, (length, 3, 3)), nn.ReLU(),
+            nn.ConstantPad3d((1, 1, 1, 1, before, length - 1 - before), 0.),
+            nn.Conv3d(1, width, (length, 3, 3)), nn.ReLU(),
             nn.Conv3d(width, 2*width, 3, padding=1), nn.ReLU(), nn.Conv3d(2*width, 4*width, 3, padding=1), nn.ReLU())
         self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(4*width*length*SIDE*SIDE, hidden), nn.ReLU())
         self.head = nn.Sequential(nn.Dropout(drop_rate), nn.Linear(hidden, num_classes))

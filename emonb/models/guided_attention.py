@@ -7,9 +7,11 @@ __all__ = ['readings', 'MIN_KEYS', 'attend', 'GuidedAttention', 'Concatenation']
 
 # %% ../../nbs/33_guided_attention.ipynb #cell-002
 import math
+
 import torch
-from torch import nn
 import torch.nn.functional as F
+from torch import nn
+
 from ..core import EmonbError, one_of
 
 # %% ../../nbs/33_guided_attention.ipynb #cell-007
@@ -21,26 +23,30 @@ def _resample(tokens, n):
     return tokens if tokens.shape[1] == n else F.adaptive_avg_pool1d(tokens.transpose(1, 2), n).transpose(1, 2)
 
 def attend(q, k, v, return_attention=False):
-    "softmax(QKᵀ/√d) V for `(B, H, N, d)`, `(B, H, M, d)`, `(B, H, M, d)`; with the weights `(B, H, N, M)` if asked for, else None."
+    """softmax(QKᵀ/√d) V for `(B, H, N, d)`, `(B, H, M, d)`, `(B, H, M, d)`;
+    with the weights `(B, H, N, M)` if asked for, else None."""
     if not return_attention: return F.scaled_dot_product_attention(q, k, v), None
     weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
     return weights @ v, weights
 
 def _mlp(dim, mlp_ratio, drop_rate):
-    return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, int(dim*mlp_ratio)), nn.GELU(), nn.Dropout(drop_rate), nn.Linear(int(dim*mlp_ratio), dim))
+    inner = int(dim*mlp_ratio)
+    return nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, inner), nn.GELU(), nn.Dropout(drop_rate),
+                         nn.Linear(inner, dim))
 
 # %% ../../nbs/33_guided_attention.ipynb #cell-008
 class GuidedAttention(nn.Module):
     """A guided stream `(B, N, dim)` and its guide `(B, M, dim)` → `(B, N, dim)` (`swapped`: `(B, M, dim)`).
 
-    With `return_attention=True` also the weights `(B, heads, queries, keys)`. EmonbError for fewer than 8 keys. Paper 1, depth / physiology guided attention."""
+    With `return_attention=True` also the weights `(B, heads, queries, keys)`. EmonbError for fewer than 8 keys.
+    Paper 1, depth / physiology guided attention."""
     def __init__(self, dim:int, num_heads:int=4,
                  reading:str='guided',         # 'guided', 'swapped', 'guide_qk'
                  mlp_ratio:float=4., drop_rate:float=0.,
                  min_keys:int=MIN_KEYS,        # fewer are refused
                  guide_norm:bool=True):        # False: the guide keeps its size
         super().__init__()
-        if dim % num_heads: raise EmonbError(f'dim={dim} cannot be split into num_heads={num_heads}; choose a multiple') from None
+        if dim % num_heads: raise EmonbError(f'dim={dim} cannot be split into num_heads={num_heads}; choose a multiple')
         self.reading, self.num_heads, self.min_keys = one_of('reading', reading, readings), num_heads, min_keys
         self.norm_x, self.norm_guide = nn.LayerNorm(dim), nn.LayerNorm(dim) if guide_norm else nn.Identity()
         self.q, self.k, self.v, self.out = (nn.Linear(dim, dim) for _ in range(4))
@@ -51,10 +57,12 @@ class GuidedAttention(nn.Module):
         else: nx, ng = self.norm_x(x), self.norm_guide(guide)
         if self.reading == 'guide_qk': ng = _resample(ng, nx.shape[1])
         if ng.shape[1] < self.min_keys:
-            raise EmonbError(f'attention over {ng.shape[1]} tokens (of the {"guided stream" if self.reading == "swapped" else "guide"}) is next to none, {self.min_keys} are needed; '
-                             'keep the map of features instead of pooling it') from None
+            stream = 'guided stream' if self.reading == 'swapped' else 'guide'
+            raise EmonbError(f'attention over {ng.shape[1]} tokens (of the {stream}) is next to none, '
+                             f'{self.min_keys} are needed; keep the map of features instead of pooling it')
         q, k, v = (ng, ng, nx) if self.reading == 'guide_qk' else (nx, ng, ng)
-        q, k, v = (f(t).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for f, t in ((self.q, q), (self.k, k), (self.v, v)))
+        def heads(t): return t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        q, k, v = heads(self.q(q)), heads(self.k(k)), heads(self.v(v))
         mixed, weights = attend(q, k, v, return_attention)
         x = x + self.drop(self.out(mixed.transpose(1, 2).flatten(2)))
         x = x + self.drop(self.mlp(x))
@@ -62,9 +70,11 @@ class GuidedAttention(nn.Module):
 
 # %% ../../nbs/33_guided_attention.ipynb #cell-010
 class Concatenation(nn.Module):
-    "The ablation of GuidedAttention: `(B, N, dim)` and `(B, M, dim)` → `(B, N, dim)` by concatenation and a linear map. It has no weights to return: None."
+    """The ablation of GuidedAttention: `(B, N, dim)` and `(B, M, dim)` → `(B, N, dim)`.
+
+    By concatenation and a linear map, so it has no weights to return: None."""
     def __init__(self, dim:int,
-                 aligned:bool=False,           # join token by token (resampled if the numbers differ); else the guide's mean
+                 aligned:bool=False,           # token by token (resampled if the numbers differ); else the guide's mean
                  mlp_ratio:float=4., drop_rate:float=0.,
                  guide_norm:bool=True):        # False: the guide keeps its size
         super().__init__()

@@ -10,6 +10,7 @@ __all__ = ['MIRRORED', 'WITNESSES', 'SYSTEMS', 'mirrored', 'MapModel', 'CourseMo
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
+
 from ..core import EmonbError
 from .frame_fusion import FrameFusion
 from .latent_emotion import TokenEmbedding, _chosen
@@ -68,7 +69,8 @@ class CourseModel(nn.Module):
         if self.key not in batch: raise EmonbError(f"the batch has no {self.key}; it holds {', '.join(batch)}")
         x = batch[self.key].float()
         if x.shape[1:] != self.token_shape:
-            raise EmonbError(f'this model takes {self.key} (B, {", ".join(map(str, self.token_shape))}), got {tuple(x.shape)}')
+            raise EmonbError(f'this model takes {self.key} (B, {", ".join(map(str, self.token_shape))}), '
+                             f'got {tuple(x.shape)}')
         return self.embed(x.flatten(1))
 
     def forward_head(self, features): return self.head(features)
@@ -85,7 +87,8 @@ def product(log_p,            # (M, …, C) log-probabilities of models trained 
     "Bayes' rule for modalities that are independent given the class; the prior counts once."
     out = log_p.sum(0)
     if prior is not None:
-        out = out - (len(log_p) - 1)*torch.as_tensor(prior, dtype=out.dtype, device=out.device).clamp(min=1e-12).log()
+        prior = torch.as_tensor(prior, dtype=out.dtype, device=out.device)
+        out = out - (len(log_p) - 1)*prior.clamp(min=1e-12).log()
     return out.log_softmax(-1)
 
 class ModalityProduct(nn.Module, PyTorchModelHubMixin):
@@ -105,8 +108,8 @@ class ModalityProduct(nn.Module, PyTorchModelHubMixin):
             for key, shape in WITNESSES[m].items():
                 arguments = dict(num_classes=num_classes, key=key, dim=dim, drop_rate=drop_rate)
                 maps = dict(token_shape=shape, frame_weighting=frame_weighting, mirror=mirror)
-                self.witnesses[key] = (CourseModel(token_shape=tuple(course_shape), **arguments) if m == 'physio' else
-                                       MapModel(**maps, **arguments))
+                if m == 'physio': self.witnesses[key] = CourseModel(token_shape=tuple(course_shape), **arguments)
+                else: self.witnesses[key] = MapModel(**maps, **arguments)
 
     def log_probabilities(self, batch) -> dict:
         "Key → log-probabilities `(B, num_classes)` of each witness alone."

@@ -26,7 +26,8 @@ ANGLES = dict(    # from the top of the head; from the right ear towards the nos
 def projected(electrodes=ELECTRODES) -> np.ndarray:
     "(n, 2) electrodes on the flat map, radians from its middle. `EmonbError` for one whose place is not known."
     for name in electrodes:
-        if name not in ANGLES: raise EmonbError(f"electrode {name} has no place on the head; known are {', '.join(ANGLES)}")
+        if name not in ANGLES:
+            raise EmonbError(f"electrode {name} has no place on the head; known are {', '.join(ANGLES)}")
     polar, azimuth = np.radians([ANGLES[name] for name in electrodes]).T
     return polar[:, None]*np.stack([np.cos(azimuth), np.sin(azimuth)], 1)
 
@@ -66,16 +67,18 @@ class Pictures(nn.Module):
 class MultispectralCNN(nn.Module):
     """Windows (B, signals, length), the EEG first → logits (B, num_classes), through pictures of the head.
 
-    Ozdemir et al. 2021; `width` maps in the first convolution, then twice and four times as many; `hidden` states of the
-    LSTM; features (B, out_dim). `EmonbError` for windows of another shape."""
+    Ozdemir et al. 2021; `width` maps in the first convolution, then twice and four times as many; `hidden` states of
+    the LSTM; features (B, out_dim). `EmonbError` for windows of another shape."""
     def __init__(self, *, num_classes:int=1, electrodes:tuple=ELECTRODES, length:int=128, rate:float=128., frame:int=64,
                  hop:int=16, size:int=16, width:int=32, hidden:int=128, out_dim:int=100, drop_rate:float=0.):
         super().__init__()
-        if length < frame: raise EmonbError(f'a window of {length} samples is shorter than frame={frame}; give a shorter frame')
+        if length < frame:
+            raise EmonbError(f'a window of {length} samples is shorter than frame={frame}; give a shorter frame')
         self.chans, self.length = len(electrodes), length
         self.pictures = Pictures(electrodes=electrodes, rate=rate, frame=frame, hop=hop, size=size)
         def conv(i, o): return nn.Conv2d(i, o, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)
-        self.convs = nn.Sequential(nn.BatchNorm2d(3), *conv(3, width), *conv(width, 2*width), *conv(2*width, 4*width), nn.Flatten())
+        self.convs = nn.Sequential(nn.BatchNorm2d(3), *conv(3, width), *conv(width, 2*width),
+                                   *conv(2*width, 4*width), nn.Flatten())
         self.lstm = nn.LSTM(4*width*(-(-size//8))**2, hidden, num_layers=2, batch_first=True)
         self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(hidden*((length - frame)//hop + 1), out_dim), nn.ReLU(),
                                     nn.Dropout(drop_rate))
@@ -99,6 +102,6 @@ PICTURE_RECIPE = dict(epochs=400, batch=64, lr=1e-3, weight_decay=0., optimizer=
 SYSTEMS = [
     register_model('multispectral_cnn', MultispectralCNN, inputs=('bio',), takes=('bio',), kind='paper',
                    recipe=PICTURE_RECIPE,
-                   source='Ozdemir, Degirmenci, Izci and Akan 2021, EEG-based emotion recognition with deep convolutional '
-                          'neural networks; Table I: CNN multispectral'),
+                   source='Ozdemir, Degirmenci, Izci and Akan 2021, EEG-based emotion recognition with deep '
+                          'convolutional neural networks; Table I: CNN multispectral'),
 ]

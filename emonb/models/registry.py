@@ -7,7 +7,11 @@ __all__ = ['KINDS', 'CHAPTERS', 'given', 'on_batches', 'System', 'register_model
            'save_model', 'load_model', 'name_of']
 
 # %% ../../nbs/30a_registry.ipynb #cell-002
-import fnmatch, hashlib, importlib, inspect, json
+import fnmatch
+import hashlib
+import importlib
+import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -108,11 +112,14 @@ CHAPTERS = dict(    # name → chapter of this wing that registers it
     tangent_space='eeg_nets',
     deepvanet='deepvanet',
     cnn_attention='attention_fusion',
+    cnn3d_ensemble='cnn3d_ensemble',
     emonet_v1='emonet',
     emonet_v2='emonet',
     face_zero_shot_v1='emonet',
     face_zero_shot_v2='emonet',
 )
+
+# %% ../../nbs/30a_registry.ipynb #5bb210a8
 _systems = {}
 
 def _known_as(make) -> tuple:
@@ -153,7 +160,8 @@ def _strangers(name:str) -> System:
     "The system `module:constructor` of a user's own module."
     make = named('model', name)
     if not callable(make): raise EmonbError(f'model={name}: a {type(make).__name__}, not a constructor')
-    return next((s for s in _systems.values() if s.make is make), System(name, make, None, source=name.partition(':')[0]))
+    return next((s for s in _systems.values() if s.make is make),
+                System(name, make, None, source=name.partition(':')[0]))
 
 def entry(name:str) -> System:
     "The system of a name. `EmonbError` for an unknown one, which suggests the nearest."
@@ -245,10 +253,13 @@ def _plain(k, v, name):
     "An argument as JSON gives it back."
     try: return json.loads(json.dumps(v, default=lambda o: o.tolist()))
     except (TypeError, ValueError, AttributeError) as e:
-        raise EmonbError(f'{name}: {k} is a {type(v).__name__}, which cannot be kept as text; give numbers and words') from e
+        raise EmonbError(
+            f'{name}: {k} is a {type(v).__name__}, which cannot be kept as text; give numbers and words') from e
 
 def name_of(make:Callable) -> dict:
-    "`name` and `arguments` by which `create_model` makes what `make()` gives. `EmonbError` where nobody could make it again."
+    """`name` and `arguments` by which `create_model` makes what `make()` gives.
+
+    `EmonbError` where nobody could make it again."""
     f, takes, arguments = _made(make)
     def fixed(s): return s.make.keywords if isinstance(s.make, partial) else {}
     def called(s): return s.make.func if isinstance(s.make, partial) else s.make
@@ -260,6 +271,7 @@ def name_of(make:Callable) -> dict:
                          'put it into a module')
     best = max(same, key=lambda s: sum(told.get(k) == v for k, v in fixed(s).items()), default=None)
     name = best.name if best else f'{f.__module__}:{f.__qualname__}'
-    if entry(name).takes != takes: raise EmonbError(f'{name} takes a batch, and was made to take {takes}; register it so')
+    if entry(name).takes != takes:
+        raise EmonbError(f'{name} takes a batch, and was made to take {takes}; register it so')
     arguments = {k: told.get(k) for k in (fixed(best) if best else ())} | arguments
     return dict(name=name, arguments={k: _plain(k, v, name) for k, v in arguments.items()})

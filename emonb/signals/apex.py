@@ -8,8 +8,10 @@ __all__ = ['grey', 'steady', 'face_regions', 'face_motion', 'apex_energy', 'roun
 
 # %% ../../nbs/24_apex.ipynb #cell-002
 from functools import lru_cache
+
 import cv2
 import numpy as np
+
 from ..core import DataError
 from .depth import relative_to_onset
 
@@ -18,11 +20,13 @@ def grey(frames:np.ndarray, side:int=112) -> np.ndarray:
     "(T, 3, H, W) uint8 → (T, side', side') float32 grey values, side' = min(side, H)."
     n = min(side, frames.shape[-2])
     out = [cv2.cvtColor(np.ascontiguousarray(f.transpose(1, 2, 0)), cv2.COLOR_RGB2GRAY) for f in frames]
-    return np.stack([g if g.shape == (n, n) else cv2.resize(g, (n, n), interpolation=cv2.INTER_AREA) for g in out]).astype(np.float32)
+    out = [g if g.shape == (n, n) else cv2.resize(g, (n, n), interpolation=cv2.INTER_AREA) for g in out]
+    return np.stack(out).astype(np.float32)
 
 def _shift(image, d):
     M = np.array([[1, 0, d[0]], [0, 1, d[1]]], np.float32)
-    return cv2.warpAffine(image, M, image.shape[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, M, image.shape[::-1], flags=how, borderMode=cv2.BORDER_REPLICATE)
 
 def steady(images:np.ndarray,          # (T, n, n) float32 grey
            rounds:int=3,               # of warping and fitting
@@ -55,20 +59,23 @@ def face_regions(grid:int=28) -> np.ndarray:
 def _cells(images, grid): return np.stack([cv2.resize(g, (grid, grid), interpolation=cv2.INTER_AREA) for g in images])
 
 def face_motion(frames:np.ndarray, grid:int=28) -> np.ndarray:
-    "(T, 3, H, W) uint8 → (T, D) grey values of the D face cells over time, freed from the head's small movements and the light."
+    """(T, 3, H, W) uint8 → (T, D) grey values of the D face cells over time,
+    freed from the head's small movements and the light."""
     images, _ = steady(grey(frames))
     mean = cv2.GaussianBlur(images.mean(0), (0, 0), 1.5)
     gy, gx = np.gradient(mean)
     y, x = np.mgrid[0:len(mean), 0:len(mean)]/len(mean) - .5
     nuisance = np.stack([np.ones_like(mean), mean, gx, gy, x*gx + y*gy, x*gy - y*gx]).astype(np.float32)
     inside = face_regions(grid)
-    V, Q = _cells(images, grid)[:, inside].astype(float), np.linalg.qr(_cells(nuisance, grid)[:, inside].astype(float).T)[0]
+    V, N = (_cells(a, grid)[:, inside].astype(float) for a in (images, nuisance))
+    Q, _ = np.linalg.qr(N.T)
     return V - (V @ Q) @ Q.T
 
 # %% ../../nbs/24_apex.ipynb #cell-015
 @lru_cache(maxsize=128)
 def _templates(T:int):
-    "For T frames: whitening (T-2, T) that first takes away the line from first to last frame; and unit triangles (T-2, T-2), one a possible apex."
+    """For T frames: whitening (T-2, T) that first takes away the line from first to last frame;
+    and unit triangles (T-2, T-2), one a possible apex."""
     t, k = np.arange(T), np.arange(1, T - 1)[:, None]
     line = np.outer(1 - t/(T - 1), np.eye(T)[0]) + np.outer(t/(T - 1), np.eye(T)[-1])
     A = (np.eye(T) - line)[1:-1]
@@ -77,7 +84,8 @@ def _templates(T:int):
     return white @ A, g/np.linalg.norm(g, axis=1, keepdims=True)
 
 def apex_energy(V:np.ndarray):
-    "(T, D) motion → energy of each frame as apex (T,) [0 at the ends], and the mean energy of the other directions in time for each (T,)."
+    """(T, D) motion → energy of each frame as apex (T,) [0 at the ends],
+    and the mean energy of the other directions in time for each (T,)."""
     W, g = _templates(len(V))
     R = W @ V
     s, total = ((g @ R)**2).sum(1), (R**2).sum()
@@ -86,20 +94,25 @@ def apex_energy(V:np.ndarray):
 
 # %% ../../nbs/24_apex.ipynb #cell-030
 def rounding_energy(side:int, grid:int=28, alike:float=2.) -> float:
-    "Square of the grey levels that rounding to whole ones can leave in a cell, in any direction in time; `alike`: by how much neighbours add up."
+    """Square of the grey levels that rounding to whole ones can leave in a cell, in any direction in time.
+
+    `alike`: by how much neighbours add up."""
     return alike**2/12*min(1, (grid/side)**2)
 
 # %% ../../nbs/24_apex.ipynb #cell-016
 def spot_apex(frames:np.ndarray,       # (T, 3, H, W) uint8, an aligned clip
               mask=None,               # (T,) bool, real frames; None: all
-              threshold:float=.35):     # below this confidence: the middle
+              threshold:float=.35):    # below this confidence: the middle
     """Apex (an index into `frames`) and confidence in [0, 1].
 
-    The middle of the real frames for T ≤ 2, for a movement no larger than rounding (confidence 0) and for a confidence under `threshold`."""
+    The middle of the real frames for T ≤ 2, for a movement no larger than rounding (confidence 0)
+    and for a confidence under `threshold`."""
     frames = np.asarray(frames)
-    if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != np.uint8: raise DataError(f'a clip is (T, 3, H, W) uint8, this is {frames.dtype} {frames.shape}; crop it first (chapter 22)') from None
+    if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != np.uint8:
+        raise DataError(f'a clip is (T, 3, H, W) uint8, this is {frames.dtype} {frames.shape}; '
+                        'crop it first (chapter 22)')
     real = np.arange(len(frames)) if mask is None else np.flatnonzero(mask)
-    if not len(real): raise DataError('a clip without a real frame has no apex; leave it out') from None
+    if not len(real): raise DataError('a clip without a real frame has no apex; leave it out')
     middle = int(real[(len(real) - 1)//2])
     if len(real) <= 2: return middle, 0.
     V = face_motion(frames[real])
@@ -125,20 +138,25 @@ def _around(apex, real):
 
 def _check_batch(x, mask, channels, dtype, what):
     x = np.asarray(x)
-    if x.ndim != 5 or x.shape[2] != channels or x.dtype != dtype: raise DataError(f'{what} is (N, T, {channels}, H, W) {np.dtype(dtype)}, this is {x.dtype} {x.shape}') from None
+    if x.ndim != 5 or x.shape[2] != channels or x.dtype != dtype:
+        raise DataError(f'{what} is (N, T, {channels}, H, W) {np.dtype(dtype)}, this is {x.dtype} {x.shape}')
     mask = np.ones(x.shape[:2], bool) if mask is None else np.asarray(mask, bool)
-    if mask.shape != x.shape[:2]: raise DataError(f'the mask is (N, T) = {x.shape[:2]}, this is {mask.shape}') from None
-    if not mask.any(1).all(): raise DataError(f'{what}, clip {int(np.argmin(mask.any(1)))}: it has no real frame; leave it out') from None
+    if mask.shape != x.shape[:2]: raise DataError(f'the mask is (N, T) = {x.shape[:2]}, this is {mask.shape}')
+    if not mask.any(1).all():
+        raise DataError(f'{what}, clip {int(np.argmin(mask.any(1)))}: it has no real frame; leave it out')
     return x, mask
 
 def motion_features(color:np.ndarray,  # (N, T, 3, H, W) uint8, aligned crops
                     mask=None,         # (N, T) bool
                     apex=None,         # (N,) frame index; None: spotted
                     grid:int=6):
-    "Change and optical flow from onset to apex on a grid: (N, 5·grid²) float32, and their names. `DataError` for a wrong shape or a clip without frames."
+    """Change and optical flow from onset to apex on a grid: (N, 5·grid²) float32, and their names.
+
+    `DataError` for a wrong shape or a clip without frames."""
     color, mask = _check_batch(color, mask, 3, np.uint8, 'colour')
     if apex is None: apex, _ = spot_apices(color, mask)
-    names = [f'{n}_r{r}c{c}' for n in ('change', 'signed', 'flow', 'flow_x', 'flow_y') for r in range(grid) for c in range(grid)]
+    kinds = ('change', 'signed', 'flow', 'flow_x', 'flow_y')
+    names = [f'{k}_r{r}c{c}' for k in kinds for r in range(grid) for c in range(grid)]
     out = np.zeros((len(color), len(names)), np.float32)
     for i, (clip, m) in enumerate(zip(color, mask)):
         real = np.flatnonzero(m)
@@ -157,7 +175,9 @@ def depth_features(depth:np.ndarray,   # (N, T, 2, H, W) uint16 [mm, valid], fro
                    mask=None,          # (N, T) bool
                    apex=None,          # (N,) frame index; None: the middle of the real frames
                    grid:int=6):
-    "Depth change from onset to apex on a grid, mm: (N, 2·grid²) float32, and their names. `DataError` for a wrong shape or a clip without frames."
+    """Depth change from onset to apex on a grid, mm: (N, 2·grid²) float32, and their names.
+
+    `DataError` for a wrong shape or a clip without frames."""
     depth, mask = _check_batch(depth, mask, 2, np.uint16, 'depth')
     names = [f'{n}_r{r}c{c}' for n in ('mm', 'abs_mm') for r in range(grid) for c in range(grid)]
     out = np.zeros((len(depth), len(names)), np.float32)
@@ -168,7 +188,7 @@ def depth_features(depth:np.ndarray,   # (N, T, 2, H, W) uint16 [mm, valid], fro
         n = change[:, 1].sum(0)
         d = np.where(n > 0, change[:, 0].sum(0)/np.maximum(n, 1), 0)
         ok = (n > 0).astype(np.float32)
-        if ok.any(): d = np.clip(d - np.median(d[n > 0]), -50, 50)*ok          # beyond 5 cm it is an edge, not an expression
+        if ok.any(): d = np.clip(d - np.median(d[n > 0]), -50, 50)*ok  # beyond 5 cm it is an edge, not an expression
         share = np.maximum(_cells([ok], grid), 1e-6)
         out[i] = np.where(share > .1, _cells(np.stack([d, np.abs(d)]).astype(np.float32), grid)/share, 0).ravel()
     return out, names

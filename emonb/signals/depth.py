@@ -8,21 +8,26 @@ __all__ = ['face_band', 'masked_median', 'median_space', 'median_time', 'clean_d
 # %% ../../nbs/23_depth.ipynb #cell-002
 import cv2
 import numpy as np
+
 from ..core import DataError
 
 # %% ../../nbs/23_depth.ipynb #cell-007
 def face_band(depth:np.ndarray,        # (T, H, W) mm, 0 = hole
               band:float=400,          # mm behind the nearest reliable distance
               sigma:float=3.,          # standard deviations around the mean
-              share:float=.01):        # of the valid pixels must lie within band/20 behind the nearest reliable distance
-    "(low, high) in mm: what lies between them belongs to the face. Holes are ignored; (0, 0) if there is nothing but holes."
-    counts = np.bincount(depth.ravel(), minlength=2).astype(float); counts[0] = 0
+              share:float=.01):        # of the valid pixels lies within band/20 behind the nearest reliable distance
+    """(low, high) in mm: what lies between them belongs to the face.
+
+    Holes are ignored; (0, 0) if there is nothing but holes."""
+    counts = np.bincount(depth.ravel(), minlength=2).astype(float)
+    counts[0] = 0
     if not counts.sum(): return 0., 0.
     w = max(int(band/20), 1)
     upto = np.r_[0, counts.cumsum()]
     company = upto[np.minimum(np.arange(len(counts)) + w, len(counts))] - upto[:-1]       # pixels in [d, d + w)
     near = int(np.argmax(company >= min(share*upto[-1], company.max())))
-    counts[:near] = 0; counts[int(near + band) + 1:] = 0
+    counts[:near] = 0
+    counts[int(near + band) + 1:] = 0
     mm = np.arange(len(counts))
     mean = (counts*mm).sum()/counts.sum()
     sd = np.sqrt((counts*(mm - mean)**2).sum()/counts.sum())
@@ -31,18 +36,20 @@ def face_band(depth:np.ndarray,        # (T, H, W) mm, 0 = hole
 # %% ../../nbs/23_depth.ipynb #cell-010
 def masked_median(values:np.ndarray,   # (K, …) uint16, K neighbours of each place
                   valid:np.ndarray     # (K, …) bool
-                 ):                    # (…) uint16 median of the valid ones (0 where there is none), (…) how many there were
+                 ):                    # (…) uint16 median of the valid ones (0: none), (…) how many there were
     "Median over the first axis of the valid entries alone."
     K, shape = len(values), values.shape[1:]
     v = np.where(valid, values, np.uint16(65535)).reshape(K, -1).T.copy()
     v.sort(axis=1)
     n = valid.reshape(K, -1).sum(0, dtype=np.uint8).astype(np.intp)
-    pick = lambda k: v.ravel()[np.arange(len(v))*K + np.clip(k, 0, K - 1)].astype(np.uint32)
-    return np.where(n > 0, (pick((n - 1)//2) + pick(n//2))//2, 0).astype(np.uint16).reshape(shape), n.reshape(shape)
+    def pick(k): return v.ravel()[np.arange(len(v))*K + np.clip(k, 0, K - 1)].astype(np.uint32)
+    median = np.where(n > 0, (pick((n - 1)//2) + pick(n//2))//2, 0).astype(np.uint16)
+    return median.reshape(shape), n.reshape(shape)
 
 # %% ../../nbs/23_depth.ipynb #cell-013
 def _neighbours(depth, valid, k, at):
-    "The k × k neighbourhood of the places `at` (t, y, x): values and validity, (k², n); outside the picture is invalid."
+    """The k × k neighbourhood of the places `at` (t, y, x): values and validity, (k², n);
+    outside the picture is invalid."""
     r = k//2
     d, v = [np.pad(a, ((0, 0), (r, r), (r, r))) for a in (depth, valid)]
     T, H, W = d.shape
@@ -51,10 +58,12 @@ def _neighbours(depth, valid, k, at):
     return d.ravel()[i], v.ravel()[i]
 
 def median_space(depth:np.ndarray, valid:np.ndarray, k:int=3):
-    "(T, H, W) uint16: k × k median of the valid neighbours (k = 3 or 5; 1: as it is), and how many there were (T, H, W)."
+    """(T, H, W) uint16: k × k median of the valid neighbours (k = 3 or 5; 1: as it is),
+    and how many there were (T, H, W)."""
     if k == 1: return np.where(valid, depth, 0).astype(np.uint16), valid.astype(np.uint8)
     out = np.stack([cv2.medianBlur(d, k) for d in np.ascontiguousarray(depth)])
-    n = np.stack([cv2.boxFilter(v, -1, (k, k), normalize=False, borderType=cv2.BORDER_CONSTANT) for v in valid.astype(np.uint8)])
+    n = np.stack([cv2.boxFilter(v, -1, (k, k), normalize=False, borderType=cv2.BORDER_CONSTANT)
+                  for v in valid.astype(np.uint8)])
     at = np.nonzero((n < k*k) & (n > 0))
     out[at] = masked_median(*_neighbours(depth, valid, k, at))[0]
     out[n == 0] = 0
@@ -64,11 +73,14 @@ def median_time(depth:np.ndarray, valid:np.ndarray, k:int=3):
     "(T, H, W) uint16: median of the valid values in k frames around each (fewer at the ends), and how many there were."
     r, T = k//2, len(depth)
     if k == 1 or T == 1: return np.where(valid, depth, 0).astype(np.uint16), valid.astype(np.uint8)
-    pad = lambda a: np.pad(a, ((r, r), (0, 0), (0, 0)))
+    def pad(a): return np.pad(a, ((r, r), (0, 0), (0, 0)))
     d, v = pad(depth), pad(valid)
     D, V = np.stack([d[i:i + T] for i in range(k)]), np.stack([v[i:i + T] for i in range(k)])
     n = V.sum(0, dtype=np.uint8)
-    out = np.maximum(np.minimum(D[0], D[1]), np.minimum(np.maximum(D[0], D[1]), D[2])) if k == 3 else np.median(D, 0).astype(np.uint16)
+    if k == 3:                                      # the middle of three, without a sort
+        low, high = np.minimum(D[0], D[1]), np.maximum(D[0], D[1])
+        out = np.maximum(low, np.minimum(high, D[2]))
+    else: out = np.median(D, 0).astype(np.uint16)
     at = np.nonzero((n < k) & (n > 0))
     out[at] = masked_median(D[(slice(None), *at)], V[(slice(None), *at)])[0]
     out[n == 0] = 0
@@ -80,19 +92,24 @@ def clean_depth(depth:np.ndarray,          # (T, H, W) uint16 mm, 0 = hole
                 sigma:float=3.,            # standard deviations around the band's mean
                 space:int=3,               # side of the spatial median (1: none)
                 time:int=3,                # frames of the temporal median (1: none)
-                fill:int|None=5,           # fill a hole with so many valid neighbours of eight (None: never); it stays invalid
+                fill:int|None=5,           # show a hole by so many valid neighbours of eight (None: never)
                 scale:float|None=None,     # mm a unit, only for depth that is not 16-bit mm
                 name:str='depth'):         # what to call the clip in an error
     """Clean depth: (T, 2, H, W) uint16, [mm, valid 0/1]. Works for T = 1.
     `DataError` if the depth is not uint16 mm (without `scale`), is not (T, H, W), or holds no valid pixel."""
     depth = np.asarray(depth)
-    if depth.ndim != 3: raise DataError(f'{name}: depth is (T, H, W), this has shape {depth.shape}; give one single-channel map a frame') from None
+    if depth.ndim != 3:
+        raise DataError(f'{name}: depth is (T, H, W), this has shape {depth.shape}; '
+                        'give one single-channel map a frame')
     if scale is None and depth.dtype != np.uint16:
-        raise DataError(f'{name}: depth is {depth.dtype}, expected 16-bit millimetres (uint16); read the files with cv2.IMREAD_UNCHANGED, or give scale= (mm a unit) if the camera counts otherwise') from None
+        raise DataError(f'{name}: depth is {depth.dtype}, expected 16-bit millimetres (uint16); read the files with '
+                        'cv2.IMREAD_UNCHANGED, or give scale= (mm a unit) if the camera counts otherwise')
     if scale is not None: depth = np.clip(np.rint(depth*float(scale)), 0, 65534).astype(np.uint16)
     low, high = face_band(depth, band, sigma)
     valid = (depth > 0) & (depth >= low) & (depth <= high)
-    if not valid.any(): raise DataError(f'{name}: no valid depth in {len(depth)} frames of {depth.shape[1]} × {depth.shape[2]}; leave the clip out, or leave depth out') from None
+    if not valid.any():
+        raise DataError(f'{name}: no valid depth in {len(depth)} frames of {depth.shape[1]} × {depth.shape[2]}; '
+                        'leave the clip out, or leave depth out')
     mm, n = median_space(np.where(valid, depth, 0).astype(np.uint16), valid, space)
     filled = np.zeros_like(valid) if fill is None or space == 1 else ~valid & (n >= fill)
     mm = np.where(valid, median_time(mm, valid, time)[0], np.where(filled, mm, 0))
@@ -103,7 +120,8 @@ def relative_to_onset(clean:np.ndarray,   # (…, T, 2, H, W) [mm, valid]
                       onset=0):           # frame to count from: a number, or one a clip (…)
     "(…, T, 2, H, W) float32: signed mm since the onset (0 where not valid), and validity (both frames valid)."
     clean = np.asarray(clean)
-    first = clean[..., onset, :, :, :][..., None, :, :, :] if np.ndim(onset) == 0 else np.take_along_axis(clean, np.asarray(onset)[..., None, None, None, None], axis=-4)
+    at = np.asarray(onset)[..., None, None, None, None]
+    first = clean[..., [onset], :, :, :] if np.ndim(onset) == 0 else np.take_along_axis(clean, at, axis=-4)
     valid = (clean[..., 1, :, :] > 0) & (first[..., 1, :, :] > 0)
     change = np.where(valid, clean[..., 0, :, :].astype(np.float32) - first[..., 0, :, :], 0)
     return np.stack([change, valid], axis=-3).astype(np.float32)

@@ -10,24 +10,38 @@ __all__ = ['BOX_EYES', 'YUNET', 'YUNET_SHA256', 'EYES_APART', 'EYES_DOWN', 'LONG
            'grey_pixels']
 
 # %% ../../nbs/22_faces.ipynb #cell-002
-import os, re
+import os
+import re
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+
 import cv2
 import numpy as np
 import pandas as pd
+
 from ..code_key import code_key
-from ..core import (DataError, EmonbError, SetError, cache_dir, fingerprint, hub_answers, kept_file, one_of, progress,
-                        sha256_of)
+from emonb.core import (
+    DataError,
+    EmonbError,
+    SetError,
+    cache_dir,
+    fingerprint,
+    hub_answers,
+    kept_file,
+    one_of,
+    progress,
+    sha256_of,
+)
 from ..data.afew_va import LIMIT, RATINGS, AfewVa, eye_centres
 
 # %% ../../nbs/22_faces.ipynb #cell-005
 @dataclass(frozen=True)
 class Face:
-    "A found face: `box` (x, y, width, height), `eyes` (2, 2) as (x, y) of the eye at the image's left, then right, or None; `score` of the detector."
+    """A found face: `box` (x, y, width, height), `eyes` (2, 2) as (x, y) of the eye at the image's left, then right,
+    or None; `score` of the detector."""
     box: tuple[float, float, float, float]
     eyes: np.ndarray | None
     score: float
@@ -35,7 +49,9 @@ class Face:
     def centre(self) -> np.ndarray: return np.array([self.box[0] + self.box[2]/2, self.box[1] + self.box[3]/2])
 
 # %% ../../nbs/22_faces.ipynb #cell-007
-BOX_EYES = (.49, .41, .36)  # in a Haar face box: where the middle of the eyes lies (x, y) and how far apart they are, in box widths (measured below)
+# in a Haar face box: where the middle of the eyes lies (x, y)
+# and how far apart they are, in box widths (measured below)
+BOX_EYES = (.49, .41, .36)
 
 def _eye_pair(points:np.ndarray, box) -> np.ndarray|None:
     "The most plausible (2, 2) pair of eyes among candidate centres (n, 2), or None."
@@ -46,17 +62,20 @@ def _eye_pair(points:np.ndarray, box) -> np.ndarray|None:
     apart, tilt = np.hypot(*d.T)/w, np.degrees(np.arctan2(d[:, 1], d[:, 0]))
     ok = (p[:, 0] < x + w/2) & (q[:, 0] >= x + w/2) & (apart > .25) & (apart < .6) & (abs(tilt) < 25)
     if not ok.any(): return None
-    far = abs(apart - BOX_EYES[2]) + abs(d[:, 1])/w + abs(mid[:, 0] - x - BOX_EYES[0]*w)/w + abs(mid[:, 1] - y - BOX_EYES[1]*h)/h
+    off = abs(mid[:, 0] - x - BOX_EYES[0]*w)/w + abs(mid[:, 1] - y - BOX_EYES[1]*h)/h
+    far = abs(apart - BOX_EYES[2]) + abs(d[:, 1])/w + off
     k = np.argmin(np.where(ok, far, np.inf))
     return np.stack([p[k], q[k]])
 
 # %% ../../nbs/22_faces.ipynb #cell-010
 class HaarDetector:
-    "OpenCV's built-in frontal-face and eye cascades. Call with an RGB frame (H, W, 3) uint8 and perhaps the previous `Face`; gives a list of `Face`."
+    """OpenCV's built-in frontal-face and eye cascades.
+
+    Call with an RGB frame (H, W, 3) uint8 and perhaps the previous `Face`; gives a list of `Face`."""
     name = 'haar'
     def __init__(self, max_side:int=480, min_face:float=.12, neighbours:int=4):
         self.max_side, self.min_face, self.neighbours = max_side, min_face, neighbours
-        load = lambda n: cv2.CascadeClassifier(os.path.join(cv2.data.haarcascades, f'haarcascade_{n}.xml'))
+        def load(n): return cv2.CascadeClassifier(os.path.join(cv2.data.haarcascades, f'haarcascade_{n}.xml'))
         self.face, self.eye = load('frontalface_default'), load('eye')
 
     def __call__(self, frame:np.ndarray, near:Face|None=None) -> list[Face]:
@@ -68,22 +87,26 @@ class HaarDetector:
         return [Face(tuple(np.array(b)/k), self._eyes(gray, np.array(b)/k), float(s)) for *b, s in boxes]
 
     def _search(self, gray, smallest, largest):
-        boxes, _, score = self.face.detectMultiScale3(gray, 1.1, self.neighbours, minSize=(smallest, smallest), maxSize=(largest, largest), outputRejectLevels=True)
+        boxes, _, score = self.face.detectMultiScale3(gray, 1.1, self.neighbours, minSize=(smallest, smallest),
+                                                      maxSize=(largest, largest), outputRejectLevels=True)
         return [(*b, s) for b, s in zip(np.asarray(boxes, float).reshape(-1, 4), np.ravel(score))]
 
     def _near(self, gray, box):
-        x, y, w, h = box; m = .35*w
+        x, y, w, h = box
+        m = .35*w
         x0, y0 = max(int(x - m), 0), max(int(y - m), 0)
         found = self._search(np.ascontiguousarray(gray[y0:int(y + h + m), x0:int(x + w + m)]), int(.75*w), int(1.3*w))
         return [(a + x0, b + y0, c, d, s) for a, b, c, d, s in found]
 
     def _eyes(self, gray, box, width=120):
-        x, y, w, h = box; x0, y0 = max(int(x), 0), max(int(y + .15*h), 0)
+        x, y, w, h = box
+        x0, y0 = max(int(x), 0), max(int(y + .15*h), 0)
         part = gray[y0:int(y + .62*h), x0:int(x + w)]
         if min(part.shape) < 12: return None
         k = width/part.shape[1]
         part = cv2.resize(part, None, fx=k, fy=k, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR)
-        hits = np.asarray(self.eye.detectMultiScale(part, 1.08, 3, minSize=(16, 16), maxSize=(56, 56)), float).reshape(-1, 4)
+        hits = self.eye.detectMultiScale(part, 1.08, 3, minSize=(16, 16), maxSize=(56, 56))
+        hits = np.asarray(hits, float).reshape(-1, 4)
         return _eye_pair((hits[:, :2] + hits[:, 2:]/2)/k + [x0, y0], box)
 
 # %% ../../nbs/22_faces.ipynb #cell-014
@@ -101,9 +124,11 @@ def yunet_weights() -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     have = try_to_load_from_cache(*YUNET)
     if isinstance(have, str): return as_published(have)
-    say = f"detector='yunet' needs {YUNET[1]} from the hub ({YUNET[0]}), %s; use detector='haar', or give the path of that file as detector"
-    if os.environ.get('HF_HUB_OFFLINE', '').upper() in ('1', 'TRUE', 'YES', 'ON'): raise EmonbError(say % 'and HF_HUB_OFFLINE is set') from None
-    if not hub_answers(f'{YUNET[0]}/resolve/main/{YUNET[1]}'): raise EmonbError(say % 'which did not answer within 5 s') from None
+    say = (f"detector='yunet' needs {YUNET[1]} from the hub ({YUNET[0]}), %s; "
+           "use detector='haar', or give the path of that file as detector")
+    if os.environ.get('HF_HUB_OFFLINE', '').upper() in ('1', 'TRUE', 'YES', 'ON'):
+        raise EmonbError(say % 'and HF_HUB_OFFLINE is set')
+    if not hub_answers(f'{YUNET[0]}/resolve/main/{YUNET[1]}'): raise EmonbError(say % 'which did not answer within 5 s')
     try: have = hf_hub_download(*YUNET, etag_timeout=5)
     except Exception as e:   # whatever the transport raises, the answer is the same
         raise EmonbError(say % f'which failed ({type(e).__name__})') from None
@@ -120,23 +145,30 @@ def _yunet_faces(rows:np.ndarray|None, scale:float=1.) -> list[Face]:
     return out
 
 class YuNetDetector:
-    "YuNet through `cv2.FaceDetectorYN`. Call with an RGB frame; `near` is accepted and not needed. `EmonbError` if the file is no YuNet model."
+    """YuNet through `cv2.FaceDetectorYN`. Call with an RGB frame; `near` is accepted and not needed.
+
+    `EmonbError` if the file is no YuNet model."""
     name = 'yunet'
     def __init__(self, weights=None, max_side:int=480, threshold:float=.7):
         path = Path(weights) if weights else yunet_weights()
-        if not path.is_file(): raise EmonbError(f"{path}: no such file; detector takes 'haar', 'yunet' or the path of a YuNet .onnx file") from None
+        if not path.is_file():
+            raise EmonbError(f"{path}: no such file; detector takes 'haar', 'yunet' or the path of a YuNet .onnx file")
         self.max_side = max_side
         try: self.net = cv2.FaceDetectorYN.create(str(path), '', (320, 320), threshold)
-        except cv2.error: raise EmonbError(f"{path}: OpenCV cannot read this as a YuNet model; fetch {YUNET[1]} again, or use detector='haar'") from None
+        except cv2.error:
+            raise EmonbError(f"{path}: OpenCV cannot read this as a YuNet model; "
+                             f"fetch {YUNET[1]} again, or use detector='haar'") from None
 
     def __call__(self, frame:np.ndarray, near:Face|None=None) -> list[Face]:
         k = min(1., self.max_side/max(frame.shape[:2]))
-        small = cv2.cvtColor(cv2.resize(frame, None, fx=k, fy=k, interpolation=cv2.INTER_AREA) if k < 1 else frame, cv2.COLOR_RGB2BGR)
+        small = cv2.resize(frame, None, fx=k, fy=k, interpolation=cv2.INTER_AREA) if k < 1 else frame
+        small = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
         self.net.setInputSize(small.shape[1::-1])
         return _yunet_faces(self.net.detect(small)[1], k)
 
 @lru_cache(maxsize=4)
-def _detector(name:str): return {'haar': HaarDetector, 'yunet': YuNetDetector}[name]() if name in ('haar', 'yunet') else YuNetDetector(name)
+def _detector(name:str):
+    return HaarDetector() if name == 'haar' else YuNetDetector(None if name == 'yunet' else name)
 
 def make_detector(name='haar'):
     "A detector by name ('haar', 'yunet', or the path of a YuNet `.onnx` file); anything callable is returned as it is."
@@ -149,7 +181,8 @@ def choose_face(faces:list[Face],      # what a detector found
                 shape,                 # (H, W, …) of the frame
                 near:Face|None=None    # the face of the frame before
                ) -> Face|None:         # the one meant, or None
-    "The face that continues `near` (its centre within .6 of a box width), else, without `near`, the largest and most central one."
+    """The face that continues `near` (its centre within .6 of a box width), else, without `near`,
+    the largest and most central one."""
     if not faces: return None
     if near is not None:
         gap = [np.hypot(*(f.centre - near.centre))/near.box[2] + abs(np.log(f.box[2]/near.box[2])) for f in faces]
@@ -161,16 +194,19 @@ def choose_face(faces:list[Face],      # what a detector found
 EYES_APART, EYES_DOWN = .34, .36   # in the crop: distance of the eyes, and their height, in sides
 
 def face_pose(face:Face, align:bool=True) -> np.ndarray:
-    "(4,) middle of the eyes x, y (px), log of the crop's side (log px), angle of the eye line (rad); from the box alone without eyes or `align`."
+    """(4,) middle of the eyes x, y (px), log of the crop's side (log px), angle of the eye line (rad);
+    from the box alone without eyes or `align`."""
     x, y, w, h = face.box
-    if not align or face.eyes is None: return np.array([x + BOX_EYES[0]*w, y + BOX_EYES[1]*h, np.log(BOX_EYES[2]*w/EYES_APART), 0.])
+    if not align or face.eyes is None:
+        return np.array([x + BOX_EYES[0]*w, y + BOX_EYES[1]*h, np.log(BOX_EYES[2]*w/EYES_APART), 0.])
     d = face.eyes[1] - face.eyes[0]
     return np.array([*face.eyes.mean(0), np.log(np.hypot(*d)/EYES_APART), np.arctan2(d[1], d[0])])
 
 def pose_transform(pose:np.ndarray, size:int) -> np.ndarray:
     "The similarity (2, 3) that takes pixels of the frame to pixels of a `size` × `size` crop."
     x, y, log_side, angle = pose
-    k = size/np.exp(log_side); c, s = k*np.cos(angle), k*np.sin(angle)
+    k = size/np.exp(log_side)
+    c, s = k*np.cos(angle), k*np.sin(angle)
     A = np.array([[c, s], [-s, c]])
     return np.c_[A, np.array([.5*size - .5, EYES_DOWN*size - .5]) - A @ [x, y]]
 
@@ -185,11 +221,13 @@ def warp_color(frame:np.ndarray, M:np.ndarray, size:int) -> np.ndarray:
     return cv2.resize(out, (size, size), interpolation=cv2.INTER_AREA) if k > 1 else out
 
 def warp_depth(depth:np.ndarray, M:np.ndarray, size:int, color_shape=None) -> np.ndarray:
-    "(h, w) depth → (size, size), same dtype, nearest pixel, 0 outside; `M` counts in pixels of the colour frame `color_shape` (H, W)."
+    """(h, w) depth → (size, size), same dtype, nearest pixel, 0 outside;
+    `M` counts in pixels of the colour frame `color_shape` (H, W)."""
     H, W = (color_shape or depth.shape)[:2]
     sy, sx = depth.shape[0]/H, depth.shape[1]/W
     to_color = np.array([[1/sx, 0, .5/sx - .5], [0, 1/sy, .5/sy - .5], [0, 0, 1]])
-    return cv2.warpAffine(depth, M @ to_color, (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    return cv2.warpAffine(depth, M @ to_color, (size, size), flags=cv2.INTER_NEAREST,
+                          borderMode=cv2.BORDER_CONSTANT, borderValue=0)
 
 # %% ../../nbs/22_faces.ipynb #cell-028
 def _thumb(crop:np.ndarray) -> np.ndarray:
@@ -209,14 +247,20 @@ def _check_frames(frames, name):
         if f is None: continue
         if not isinstance(f, np.ndarray) or f.ndim != 3 or f.shape[2] != 3 or f.dtype != np.uint8:
             got = f'{f.dtype} {f.shape}' if isinstance(f, np.ndarray) else type(f).__name__
-            raise DataError(f'{name}, frame {k}: a colour frame is (H, W, 3) uint8, this is {got}; read it in colour, or give None for a missing frame') from None
+            raise DataError(f'{name}, frame {k}: a colour frame is (H, W, 3) uint8, this is {got}; '
+                            'read it in colour, or give None for a missing frame')
         shapes.add(f.shape)
-    if len(shapes) > 1: raise DataError(f'{name}: its frames have different sizes ({sorted(shapes)}); give frames of one camera setting') from None
-    if not shapes: raise DataError(f'{name}: none of its {len(frames)} colour frames could be read; check the folder, or leave the clip out') from None
+    if len(shapes) > 1:
+        raise DataError(f'{name}: its frames have different sizes ({sorted(shapes)}); '
+                        'give frames of one camera setting')
+    if not shapes:
+        raise DataError(f'{name}: none of its {len(frames)} colour frames could be read; '
+                        'check the folder, or leave the clip out')
 
 # %% ../../nbs/22_faces.ipynb #cell-029
 def find_faces(frames:list, detector='haar', every:int=1) -> list:
-    "For each frame the chosen `Face` or None, each search starting from the last face; looks at every `every`-th frame."
+    """For each frame the chosen `Face` or None, each search starting from the last face;
+    looks at every `every`-th frame."""
     detect, faces, last = make_detector(detector), [], None
     for k, f in enumerate(frames):
         face = None
@@ -227,7 +271,8 @@ def find_faces(frames:list, detector='haar', every:int=1) -> list:
     return faces
 
 def clip_pose(faces:list, align:bool=True) -> np.ndarray:
-    "(4,) the median pose of a clip; of the frames with eyes if there are any (box and eyes differ a little, and are not mixed)."
+    """(4,) the median pose of a clip; of the frames with eyes if there
+    are any (box and eyes differ a little, and are not mixed)."""
     faces = [f for f in faces if f is not None]
     with_eyes = [f for f in faces if f.eyes is not None] if align else []
     return np.median([face_pose(f, align) for f in with_eyes or faces], axis=0)
@@ -240,16 +285,23 @@ def crop_clip(frames:list,             # T colour frames (H, W, 3) uint8 RGB; No
               per_frame:bool=False,    # a transform for each frame (its jitter is then in the crops)
               every:int=1,             # look for the face in every k-th frame
               name:str='clip'):        # what to call the clip in an error
-    """Crop a clip to its face. Gives crops (T, 3, size, size) uint8, the transform (2, 3) [(T, 2, 3) if `per_frame`], and a report:
-    counts `frames`, `missing`, `detected`, `followed`, `lost`, `eyes_found`, the `detector`, and `source` (T,): the frame each crop was taken from.
+    """Crop a clip to its face: crops (T, 3, size, size) uint8, the transform, and a report.
+
+    The transform is (2, 3), or (T, 2, 3) if `per_frame`. The report counts `frames`, `missing`, `detected`, `followed`,
+    `lost` and `eyes_found`, and holds the `detector` and `source` (T,), the frame each crop was taken from.
     `DataError` for a frame of the wrong kind, no readable frame, or no face in the whole clip."""
     _check_frames(frames, name)
     present = np.array([f is not None for f in frames])
-    detect = make_detector(detector); label = getattr(detect, 'name', type(detect).__name__)
+    detect = make_detector(detector)
+    label = getattr(detect, 'name', type(detect).__name__)
     faces = find_faces(frames, detect, every)
     found = np.array([f is not None for f in faces])
-    if not found.any() and every > 1: faces = find_faces(frames, detect); found = np.array([f is not None for f in faces])
-    if not found.any(): raise DataError(f"{name}: no face found in any of its {present.sum()} frames (detector {label}); leave the clip out, or try another detector") from None
+    if not found.any() and every > 1:
+        faces = find_faces(frames, detect)
+        found = np.array([f is not None for f in faces])
+    if not found.any():
+        raise DataError(f"{name}: no face found in any of its {present.sum()} frames (detector {label}); "
+                        "leave the clip out, or try another detector")
     M = pose_transform(clip_pose(faces, align), size)
     crops = [warp_color(f, M, size) if f is not None else None for f in frames]
     near, follow = _nearest(found), np.zeros(len(frames), bool)
@@ -259,8 +311,9 @@ def crop_clip(frames:list,             # T colour frames (H, W, 3) uint8 RGB; No
         M = np.stack([pose_transform(face_pose(faces[near[k]], align), size) for k in source])
         crops = [warp_color(frames[k], M[i], size) if k == i else None for i, k in enumerate(source)]
     out = np.stack([crops[k] for k in source]).transpose(0, 3, 1, 2)
-    report = dict(frames=len(frames), missing=int((~present).sum()), detected=int(found.sum()), followed=int(follow.sum()),
-                  lost=int((present & ~found & ~follow).sum()), eyes_found=sum(f is not None and f.eyes is not None for f in faces), detector=label, source=source)
+    report = dict(frames=len(frames), missing=int((~present).sum()), detected=int(found.sum()),
+                  followed=int(follow.sum()), lost=int((present & ~found & ~follow).sum()),
+                  eyes_found=sum(f is not None and f.eyes is not None for f in faces), detector=label, source=source)
     return np.ascontiguousarray(out), M, report
 
 # %% ../../nbs/22_faces.ipynb #cell-040
@@ -270,14 +323,22 @@ def crop_depth(depth:list,             # T depth frames (h, w); None: missing
                size:int=112,
                source=None,            # (T,) `report['source']` of `crop_clip`
                name:str='clip'):
-    """Crop depth like its colour clip: (T, size, size) of the depth's own dtype, 0 = hole, and `source` (T,), the frame each was taken from.
+    """Crop depth like its colour clip: (T, size, size) of the depth's own dtype, 0 = hole, and `source` (T,).
+
+    `source` is the frame each crop was taken from.
     `DataError` if the numbers of frames differ, a frame is not (h, w), sizes or types are mixed, or none is there."""
     T = len(depth)
-    if source is not None and len(source) != T: raise DataError(f'{name}: {len(source)} colour frames and {T} depth frames; give one depth frame (or None) for each colour frame') from None
+    if source is not None and len(source) != T:
+        raise DataError(f'{name}: {len(source)} colour frames and {T} depth frames; '
+                        'give one depth frame (or None) for each colour frame')
     present = np.array([d is not None for d in depth])
-    if not present.any(): raise DataError(f'{name}: none of its {T} depth frames could be read; check the depth folder, or leave depth out') from None
+    if not present.any():
+        raise DataError(f'{name}: none of its {T} depth frames could be read; '
+                        'check the depth folder, or leave depth out')
     kinds = {(d.shape, str(d.dtype)) for d in depth if d is not None}
-    if len(kinds) > 1 or len(next(iter(kinds))[0]) != 2: raise DataError(f'{name}: depth frames must all be (h, w) of one size and type, these are {sorted(kinds)}; read them with cv2.IMREAD_UNCHANGED') from None
+    if len(kinds) > 1 or len(next(iter(kinds))[0]) != 2:
+        raise DataError(f'{name}: depth frames must all be (h, w) of one size and type, these are {sorted(kinds)}; '
+                        'read them with cv2.IMREAD_UNCHANGED')
     source = _nearest(present)[np.arange(T) if source is None else np.asarray(source)]
     warp = {}
     for i, k in enumerate(source):
@@ -287,13 +348,15 @@ def crop_depth(depth:list,             # T depth frames (h, w); None: missing
 
 # %% ../../nbs/22_faces.ipynb #cell-043
 class FaceFollower:
-    """Poses of one face through the pictures of a video: searched by `detector` every `every`-th picture or when lost, followed by template matching in between.
+    """Poses of one face through the pictures of a video.
+
+    Searched for by `detector` in every `every`-th picture and when lost, followed by template matching in between.
     Call with an RGB frame; gives the pose (4,) or None (lost). `searches` and `hits` count the detector's work."""
     def __init__(self, detector='haar', every:int=10, align:bool=True, match:float=.5):
         self.detect, self.every, self.align, self.match = make_detector(detector), every, align, match
         self.face = self.patch = self.pose = None
         self.count = self.searches = self.hits = 0
-        self.recent = []                               # log side and angle of the last searches: their median is steadier than each
+        self.recent = []  # log side and angle of the last searches: their median is steadier than each
 
     def __call__(self, frame:np.ndarray):
         seen = self._follow(frame) if self.patch is not None else False
@@ -316,13 +379,15 @@ class FaceFollower:
         return True
 
     def _green(self, frame, box, margin=0.):
-        "The green of the box, widened by `margin` widths on every side, at 40 px a box width; and its corner and scale."
+        """The green of the box, widened by `margin` widths on every side, at 40 px a box width;
+        and its corner and scale."""
         x, y, w, h = box
         x0, y0 = int(max(x - margin*w, 0)), int(max(y - margin*w, 0))
         part = frame[y0:int(y + h + margin*w), x0:int(x + w + margin*w)]
         k = 40/w
         if min(part.shape[:2])*k < 2: return None, (x0, y0), k
-        return cv2.resize(cv2.extractChannel(part, 1), None, fx=k, fy=k, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR), (x0, y0), k
+        how = cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR
+        return cv2.resize(cv2.extractChannel(part, 1), None, fx=k, fy=k, interpolation=how), (x0, y0), k
 
     def _follow(self, frame):
         area, (x0, y0), k = self._green(frame, self.face.box, .3)
@@ -332,7 +397,8 @@ class FaceFollower:
         if not best >= self.match: return False
         at = np.array([x0, y0]) + (np.array([c, r]) + _subpixel(score, r, c))/k
         step = at - self.face.box[:2]
-        self.face = Face((*at, *self.face.box[2:]), None if self.face.eyes is None else self.face.eyes + step, self.face.score)
+        eyes = None if self.face.eyes is None else self.face.eyes + step
+        self.face = Face((*at, *self.face.box[2:]), eyes, self.face.score)
         self.pose = self.pose + np.r_[step, 0, 0]
         return True
 
@@ -351,20 +417,25 @@ def _number(video, native:float, k:int, first:float, path) -> int:
     at = video.get(cv2.CAP_PROP_POS_MSEC)/1000 - first
     if at <= 0: at = k/native
     if not at <= LONGEST_S:
-        raise DataError(f'{path}: frame {k} is said to come after more than {LONGEST_S:.0f} s; copy or convert the video again')
+        raise DataError(f'{path}: frame {k} is said to come after more than {LONGEST_S:.0f} s; '
+                        'copy or convert the video again')
     return round(at*native)
 
 def sample_video(path,              # a video file
                  fps:float=5.):     # pictures wanted a second
-    """Yield (time in s, RGB frame (H, W, 3) uint8 or None for a damaged one), `fps` a second; the frames between are skipped without being converted.
+    """Yield (time in s, RGB frame (H, W, 3) uint8 or None for a damaged one), `fps` a second.
+
+    The frames between are skipped without being converted.
     `DataError` if the file does not open, tells no frame rate, or holds no frame."""
     path = Path(path)
-    if not path.is_file(): raise DataError(f'{path}: no such video file; check the name and the folder') from None
+    if not path.is_file(): raise DataError(f'{path}: no such video file; check the name and the folder')
     video = cv2.VideoCapture(str(path))
     try:
         native = video.get(cv2.CAP_PROP_FPS) if video.isOpened() else 0.
-        if not video.isOpened(): raise DataError(f'{path}: OpenCV cannot open this as a video; copy or convert it again') from None
-        if not np.isfinite(native) or native <= 0: raise DataError(f'{path}: the video tells no frame rate; convert it again with one') from None
+        if not video.isOpened():
+            raise DataError(f'{path}: OpenCV cannot open this as a video; copy or convert it again')
+        if not np.isfinite(native) or native <= 0:
+            raise DataError(f'{path}: the video tells no frame rate; convert it again with one')
         step, k, n, first = max(native/fps, 1.), 0, 0, 0.
         while video.grab():
             if not k: first = video.get(cv2.CAP_PROP_POS_MSEC)/1000
@@ -374,7 +445,7 @@ def sample_video(path,              # a video file
                 yield at/native, (cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if ok and frame is not None else None)
                 while round(n*step) <= at: n += 1
             k += 1
-        if not k: raise DataError(f'{path}: the video holds no readable frame; copy it again') from None
+        if not k: raise DataError(f'{path}: the video holds no readable frame; copy it again')
     finally: video.release()
 
 def ahead(items,            # an iterator
@@ -390,15 +461,19 @@ def ahead(items,            # an iterator
         finally: pool.shutdown(cancel_futures=True)
 
 def crop_video(path, fps:float=5., size:int=64, every:int=10, detector='haar', align:bool=True, min_share:float=.1):
-    """Follow the face through a video. Gives crops (n, 3, size, size) uint8, `lost` (n,) bool (no face: taken from the nearest good picture), times (n,) s.
+    """Follow the face through a video: crops (n, 3, size, size) uint8, `lost` (n,) bool, times (n,) s.
+
+    A lost picture shows no face; its crop is that of the nearest good one.
     `DataError` if the video cannot be read, or a face is seen in less than `min_share` of its pictures."""
     follow, crops, times = FaceFollower(detector, every, align), [], []
     for t, frame in ahead(sample_video(path, fps)):
         pose = follow(frame) if frame is not None else None
-        crops.append(None if pose is None else warp_color(frame, pose_transform(pose, size), size)); times.append(t)
+        crops.append(None if pose is None else warp_color(frame, pose_transform(pose, size), size))
+        times.append(t)
     lost = np.array([c is None for c in crops])
     if (~lost).mean() < max(min_share, 1e-9):
-        raise DataError(f'{path}: a face in only {(~lost).sum()} of its {len(lost)} pictures (detector {follow.detect.name}); leave this trial out, or try another detector') from None
+        raise DataError(f'{path}: a face in only {(~lost).sum()} of its {len(lost)} pictures (detector '
+                        f'{follow.detect.name}); leave this trial out, or try another detector')
     out = np.stack([crops[k] for k in _nearest(~lost)]).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(out), lost, np.array(times)
 

@@ -8,6 +8,7 @@ __all__ = ['onset_flow', 'optical_strain', 'color_maps', 'change_maps', 'map_tok
 # %% ../../nbs/23b_motion.ipynb #cell-002
 import cv2
 import numpy as np
+
 from ..core import DataError
 from .apex import _check_batch, _shift, grey, steady
 
@@ -28,7 +29,7 @@ def optical_strain(flow:np.ndarray) -> np.ndarray:
 
 def _cells(maps, grid):
     "(T, C, n, n) → (T, C, grid, grid), means of cells."
-    last = [np.ascontiguousarray(m.transpose(1, 2, 0)) for m in maps]                      # channels last, as OpenCV has them
+    last = [np.ascontiguousarray(m.transpose(1, 2, 0)) for m in maps]  # channels last, as OpenCV has them
     small = [cv2.resize(m, (grid, grid), interpolation=cv2.INTER_AREA) for m in last]
     return np.stack(small).reshape(len(maps), grid, grid, -1).transpose(0, 3, 1, 2)
 
@@ -110,7 +111,8 @@ def _motion(color, depth, real, grid, registered, size) -> dict:
     color = at_size(np.asarray(color)[real], size)
     flow, difference = color_maps(color, grid, registered)
     out = dict(flow_tokens=flow, difference_tokens=difference)
-    return out if depth is None else dict(out, change_tokens=change_maps(at_size(np.asarray(depth)[real], size), grid, registered))
+    if depth is None: return out
+    return dict(out, change_tokens=change_maps(at_size(np.asarray(depth)[real], size), grid, registered))
 
 def motion_tokens(color:np.ndarray,          # (N, T, 3, H, W) uint8, aligned crops
                   depth=None,                # (N, T, 2, H, W) uint16 [mm, valid]; None: colour alone

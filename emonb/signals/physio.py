@@ -11,7 +11,8 @@ __all__ = ['FILTERS', 'CARDIAC', 'SCR_MIN', 'Band', 'check_signal', 'longest_fla
 from dataclasses import dataclass
 from fractions import Fraction
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks, resample_poly
 
@@ -21,7 +22,8 @@ from ..data.recordings import Signals
 # %% ../../nbs/20_physio.ipynb #cell-008
 @dataclass(frozen=True)
 class Band:
-    "A zero-phase Butterworth band: `low` and `high` in Hz (None: open), `order` of the filter run once in each direction."
+    """A zero-phase Butterworth band: `low` and `high` in Hz (None: open),
+    `order` of the filter run once in each direction."""
     low: float|None
     high: float|None
     order: int = 2
@@ -31,21 +33,26 @@ CARDIAC = ('ECG', 'PPG', 'BVP')   # signals in which the heart beats
 
 # %% ../../nbs/20_physio.ipynb #cell-010
 def check_signal(x:np.ndarray, rate:float, name:str, band:Band, source=None):
-    "Raise `DataError` naming file, signal and first bad sample if `x` is not finite, flat, too short, or too slowly sampled for `band`."
+    """Raise `DataError` naming file, signal and first bad sample if `x` is not finite, flat, too short,
+    or too slowly sampled for `band`."""
     where = f'{source}: {name}' if source else name
-    if not (np.isfinite(rate) and rate > 0): raise DataError(f'{where}: sampling rate {rate!r}; give it in Hz, above 0') from None
-    if x.ndim != 1: raise DataError(f'{where}: {x.ndim} axes; give one signal as one row of samples') from None
+    if not (np.isfinite(rate) and rate > 0): raise DataError(f'{where}: sampling rate {rate!r}; give it in Hz, above 0')
+    if x.ndim != 1: raise DataError(f'{where}: {x.ndim} axes; give one signal as one row of samples')
     if band.low and band.low >= .25*rate:
-        raise DataError(f'{where}: {rate:g} Hz is too slow for a band from {band.low:g} Hz; check the sampling rate, or give its own Band') from None
+        raise DataError(f'{where}: {rate:g} Hz is too slow for a band from {band.low:g} Hz; '
+                        'check the sampling rate, or give its own Band')
     need = max(5., 1/band.low if band.low else 0.)
     if len(x) < need*rate:
-        raise DataError(f'{where}: {len(x)} samples are {len(x)/rate:.1f} s, too short to filter (at least {need:g} s); give the whole recording, not a clip') from None
+        raise DataError(f'{where}: {len(x)} samples are {len(x)/rate:.1f} s, '
+                        f'too short to filter (at least {need:g} s); give the whole recording, not a clip')
     if not (ok := np.isfinite(x)).all():
         k = int(np.argmin(ok))
-        raise DataError(f'{where}, sample {k} ({k/rate:.2f} s): {x[k]} is not a number ({(~ok).sum()} such samples); repair the file, or leave the recording out') from None
+        raise DataError(f'{where}, sample {k} ({k/rate:.2f} s): {x[k]} is not a number ({(~ok).sum()} such samples); '
+                        'repair the file, or leave the recording out')
     run, k = longest_flat(x)
     if run > len(x)/2:
-        raise DataError(f'{where}, sample {k} ({k/rate:.2f} s): flat for {run/rate:.0f} of {len(x)/rate:.0f} s, the electrode was off; leave the recording out, or leave {name} out') from None
+        raise DataError(f'{where}, sample {k} ({k/rate:.2f} s): flat for {run/rate:.0f} of {len(x)/rate:.0f} s, '
+                        f'the electrode was off; leave the recording out, or leave {name} out')
 
 def longest_flat(x:np.ndarray) -> tuple[int, int]:
     "Length and start, in samples, of the longest run of one repeated value."
@@ -56,13 +63,16 @@ def longest_flat(x:np.ndarray) -> tuple[int, int]:
 # %% ../../nbs/20_physio.ipynb #cell-013
 def filter_band(x:np.ndarray, rate:float, band:Band) -> np.ndarray:
     "`x` within `band`, zero phase, by neurokit2; a side at or beyond 95 % of half the sampling rate is left open."
-    import neurokit2 as nk   # three seconds to import: only who cleans pays
+    import neurokit2 as nk  # three seconds to import: only who cleans pays
     high = band.high if band.high and band.high < .475*rate else None
     if band.low is None and high is None: return x.copy()
-    return nk.signal_filter(x, sampling_rate=rate, lowcut=band.low, highcut=high, method='butterworth', order=band.order)
+    return nk.signal_filter(x, sampling_rate=rate, lowcut=band.low, highcut=high,
+                            method='butterworth', order=band.order)
 
 def resample(x:np.ndarray, rate:float, to:float) -> np.ndarray:
-    "`x` from `rate` to `to` Hz by a polyphase filter; sample k of the result lies at k/`to` s. Ends continue the line between first and last sample."
+    """`x` from `rate` to `to` Hz by a polyphase filter; sample k of the result lies at k/`to` s.
+
+    Ends continue the line between first and last sample."""
     f = Fraction(to/rate).limit_denominator(10_000)
     return x.copy() if f == 1 else resample_poly(x, f.numerator, f.denominator, padtype='line')
 
@@ -71,10 +81,13 @@ def clean(signals:Signals,          # one session, whole
           rate:float|None=None,     # one common rate, Hz; None keeps each signal's own
           filters:dict=FILTERS      # name → Band; a name without one is passed on unfiltered
          ) -> Signals:              # the named signals; with `rate`, all equally long
-    "Whole-recording zero-phase cleaning, then one common rate. `DataError` names file, signal and sample that cannot be used."
+    """Whole-recording zero-phase cleaning, then one common rate.
+
+    `DataError` names file, signal and sample that cannot be used."""
     names, values = list(names), {}
     for k in names:
-        if k not in signals.values: raise DataError(f"{signals.source or 'recording'}: no signal {k!r}; there are {', '.join(signals.values)}") from None
+        if k not in signals.values:
+            raise DataError(f"{signals.source or 'recording'}: no signal {k!r}; there are {', '.join(signals.values)}")
         x, r, band = np.asarray(signals.values[k], float), signals.rates[k], filters.get(k, Band(None, None))
         check_signal(x, r, k, band, signals.source)
         x = filter_band(x, r, band)
@@ -86,37 +99,48 @@ def clean(signals:Signals,          # one session, whole
 def cut(signals:Signals,            # at one common rate (see `clean`)
         start_s:float,              # on the clock of the table
         length_s:float,             # s
-        samples:int|None=None       # pad the end to this many samples by the last value; None: as many as length_s holds
+        samples:int|None=None       # pad the end to so many by the last value; None: as many as length_s holds
        ) -> tuple[np.ndarray, float]:  # (S, L) float32, and the share of its L samples that were recorded
     "One window of every signal. `DataError` if it lies wholly outside the recording or holds no sample."
-    if len(set(signals.rates.values())) != 1: raise EmonbError(f'signals at several rates, {signals.rates}; call clean(signals, names, rate=…) first') from None
-    rate, n, who = next(iter(signals.rates.values())), min(map(len, signals.values.values())), signals.source or 'recording'
+    if len(set(signals.rates.values())) != 1:
+        raise EmonbError(f'signals at several rates, {signals.rates}; call clean(signals, names, rate=…) first')
+    rate, n = next(iter(signals.rates.values())), min(map(len, signals.values.values()))
+    who = signals.source or 'recording'
     L = int(round(length_s*rate))
-    if L < 1: raise DataError(f'{who}: a window of {length_s:g} s at {rate:g} Hz holds no sample; give a longer one') from None
+    if L < 1: raise DataError(f'{who}: a window of {length_s:g} s at {rate:g} Hz holds no sample; give a longer one')
     first = int(round((start_s - signals.start_s)*rate))
     index = first + np.arange(L)
     inside = (index >= 0) & (index < n)
     if not inside.any():
-        raise DataError(f'{who}: window {start_s:.2f} to {start_s + length_s:.2f} s lies outside the recording ({signals.start_s:.2f} to {signals.start_s + n/rate:.2f} s); check the marker and the onset') from None
+        raise DataError(f'{who}: window {start_s:.2f} to {start_s + length_s:.2f} s lies outside the recording '
+                        f'({signals.start_s:.2f} to {signals.start_s + n/rate:.2f} s); check the marker and the onset')
     if samples is not None:
-        index = np.minimum(first + np.arange(samples), index[-1]); inside = np.r_[inside, np.zeros(max(0, samples - L), bool)][:samples]
-    return np.stack([np.asarray(v)[np.clip(index, 0, n-1)] for v in signals.values.values()]).astype(np.float32), float(inside.mean())
+        index = np.minimum(first + np.arange(samples), index[-1])
+        inside = np.r_[inside, np.zeros(max(0, samples - L), bool)][:samples]
+    return np.stack([np.asarray(v)[np.clip(index, 0, n-1)]
+                     for v in signals.values.values()]).astype(np.float32), float(inside.mean())
 
 # %% ../../nbs/20_physio.ipynb #cell-026
 def windows(meta:pd.DataFrame, before:float=1., after:float=5.) -> pd.DataFrame:
-    "One window a row of `meta`, from `before` s ahead of its `start_s` (the onset) to `after` s behind it: subject, start_s, length_s."
-    if not before + after > 0: raise EmonbError(f'before={before:g} and after={after:g} leave no window; their sum must be above 0') from None
+    """One window a row of `meta`, from `before` s ahead of its `start_s` (the onset) to `after` s behind it:
+    subject, start_s, length_s."""
+    if not before + after > 0:
+        raise EmonbError(f'before={before:g} and after={after:g} leave no window; their sum must be above 0')
     return pd.DataFrame(dict(subject=meta.subject, start_s=meta.start_s - before, length_s=float(before + after)))
 
 def onset_to_offset(meta:pd.DataFrame) -> pd.DataFrame:
-    "The ablation: each clip's own span, `start_s` to `start_s + length_s`. Cut them with one `samples`, since their lengths differ."
+    """The ablation: each clip's own span, `start_s` to `start_s + length_s`.
+
+    Cut them with one `samples`, since their lengths differ."""
     return meta[['subject', 'start_s', 'length_s']].copy()
 
 def overlaps(windows:pd.DataFrame, by='subject') -> np.ndarray:
     "True for each window that begins before an earlier one of the same `by` (one clock each) has ended."
-    w = windows.assign(end=windows.start_s + windows.length_s, row=np.arange(len(windows))).sort_values('start_s', kind='stable')
+    w = windows.assign(end=windows.start_s + windows.length_s,
+                       row=np.arange(len(windows))).sort_values('start_s', kind='stable')
     until = w.groupby(by).end.transform(lambda e: e.cummax().shift(fill_value=-np.inf))
-    out = np.zeros(len(w), bool); out[w.row] = w.start_s < until - 1e-9
+    out = np.zeros(len(w), bool)
+    out[w.row] = w.start_s < until - 1e-9
     return out
 
 # %% ../../nbs/20_physio.ipynb #cell-034
@@ -125,7 +149,8 @@ def smooth(x:np.ndarray, seconds:float, rate:float) -> np.ndarray:
     return uniform_filter1d(x, max(1, int(round(seconds*rate))), axis=-1, mode='nearest')
 
 def beats(x:np.ndarray, rate:float, name:str) -> np.ndarray:
-    "Times of the heart beats, in s from the first sample, in a cleaned ECG, PPG or BVP `x` (L,); rates of 30 to 180 a minute."
+    """Times of the heart beats, in s from the first sample, in a cleaned ECG, PPG or BVP `x` (L,);
+    rates of 30 to 180 a minute."""
     x = np.asarray(x, float)
     e = smooth(np.gradient(x)**2, .12, rate)**.5 if name == 'ECG' else smooth(x, .1, rate)
     e = e - smooth(e, 3., rate)
@@ -143,19 +168,25 @@ def intervals(times:np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return d, (d > .33) & (d < 2.) & (np.abs(d - np.median(d)) < .3*np.median(d)) if len(d) else np.zeros(0, bool)
 
 def heart_rate(signals:Signals, name:str) -> float:
-    "Beats a minute over the whole (cleaned) recording: 60 / mean plausible interval. `DataError` if no rhythm is found."
+    """Beats a minute over the whole (cleaned) recording: 60 / mean plausible interval.
+
+    `DataError` if no rhythm is found."""
     d, ok = intervals(beats(signals.values[name], signals.rates[name], name))
-    if ok.sum() < 3: raise DataError(f"{signals.source or 'recording'}: no heart beat found in {name} ({len(d)} intervals, {ok.sum()} plausible); check the electrode and the sampling rate") from None
+    if ok.sum() < 3:
+        raise DataError(f"{signals.source or 'recording'}: no heart beat found in {name} ({len(d)} intervals, "
+                        f"{ok.sum()} plausible); check the electrode and the sampling rate")
     return 60/d[ok].mean()
 
 # %% ../../nbs/20_physio.ipynb #cell-039
 def quality(signals:Signals) -> pd.DataFrame:
-    "A row a (cleaned) signal: rate, length, longest flat run in s, heart rate and the share of plausible beat intervals (NaN where no heart beats)."
+    """A row a (cleaned) signal: rate, length, longest flat run in s,
+    heart rate and the share of plausible beat intervals (NaN where no heart beats)."""
     rows = []
     for k, v in signals.values.items():
         d, ok = intervals(beats(v, signals.rates[k], k)) if k in CARDIAC else (np.zeros(0), np.zeros(0, bool))
-        rows.append(dict(signal=k, rate_Hz=signals.rates[k], seconds=len(v)/signals.rates[k], flat_s=longest_flat(np.asarray(v))[0]/signals.rates[k],
-                         heart_rate=60/d[ok].mean() if ok.any() else np.nan, plausible=ok.mean() if len(ok) else np.nan))
+        rate, plausible = signals.rates[k], ok.mean() if len(ok) else np.nan
+        rows.append(dict(signal=k, rate_Hz=rate, seconds=len(v)/rate, flat_s=longest_flat(np.asarray(v))[0]/rate,
+                         heart_rate=60/d[ok].mean() if ok.any() else np.nan, plausible=plausible))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/20_physio.ipynb #cell-045
@@ -163,16 +194,19 @@ SCR_MIN = .01   # µS, the smallest rise that counts as a skin conductance respo
 
 def slope(x:np.ndarray, rate:float) -> np.ndarray:
     "Least-squares slope of each row of `x` (N, L), per s."
-    t = np.arange(x.shape[-1])/rate; t = t - t.mean()
+    t = np.arange(x.shape[-1])/rate
+    t = t - t.mean()
     return (x - x.mean(-1, keepdims=True)) @ t/max(t @ t, 1e-12)
 
 def spectrum(x:np.ndarray, rate:float) -> tuple[np.ndarray, np.ndarray]:
-    "Frequencies in Hz and power (N, F) of the rows of `x`, mean removed, Hann window, padded to a resolution of at most 0.05 Hz."
+    """Frequencies in Hz and power (N, F) of the rows of `x`, mean removed, Hann window,
+    padded to a resolution of at most 0.05 Hz."""
     n = 1 << int(np.ceil(np.log2(max(x.shape[1], 20*rate))))
     return np.fft.rfftfreq(n, 1/rate), np.abs(np.fft.rfft((x - x.mean(1, keepdims=True))*np.hanning(x.shape[1]), n))**2
 
 def spectral_peak(x:np.ndarray, rate:float, low:float, high:float, near:float) -> tuple[np.ndarray, np.ndarray]:
-    "Strongest frequency between `low` and `high` Hz, and the share of the power above `low`/2 within `near` Hz of it; NaN for a flat row."
+    """Strongest frequency between `low` and `high` Hz, and the share of the power above `low`/2 within `near` Hz of it;
+    NaN for a flat row."""
     f, p = spectrum(x, rate)
     band = (f >= low) & (f <= high)
     peak = f[band][p[:, band].argmax(1)]
@@ -185,9 +219,11 @@ def _eda(x, rate) -> dict:
     s, back = smooth(x, .5, rate), int(5*rate)
     tops = [find_peaks(w, prominence=SCR_MIN, distance=max(1, int(rate)))[0] for w in s]
     heights = [np.array([w[k] - w[max(0, k-back):k+1].min() for k in p]) for w, p in zip(s, tops)]
-    return dict(level=x.mean(1), sd=x.std(1), slope=slope(x, rate), range=np.ptp(s, axis=1), roughness=np.abs(np.diff(s, axis=1)).mean(1)*rate,
+    return dict(level=x.mean(1), sd=x.std(1), slope=slope(x, rate), range=np.ptp(s, axis=1),
+                roughness=np.abs(np.diff(s, axis=1)).mean(1)*rate,
                 scr_per_min=np.array([len(h) for h in heights])*60*rate/x.shape[1],
-                scr_mean=np.array([h.mean() if len(h) else 0. for h in heights]), scr_max=np.array([h.max() if len(h) else 0. for h in heights]))
+                scr_mean=np.array([h.mean() if len(h) else 0. for h in heights]),
+                scr_max=np.array([h.max() if len(h) else 0. for h in heights]))
 
 def _heart(x, rate, name) -> dict:
     peak, share = spectral_peak(x, rate, .7, 3., .2)
@@ -198,10 +234,12 @@ def _heart(x, rate, name) -> dict:
         pairs = np.diff(d)[ok[1:] & ok[:-1]]   # successive intervals that are both plausible
         out['rate'][i], out['sdnn_ms'][i], out['plausible'][i] = 60/d[ok].mean(), 1000*d[ok].std(), ok.mean()
         if len(pairs): out['rmssd_ms'][i] = 1000*np.sqrt((pairs**2).mean())
-    sd = x.std(1); local = np.sqrt(smooth((x - x.mean(1, keepdims=True))**2, 2., rate))
+    sd = x.std(1)
+    local = np.sqrt(smooth((x - x.mean(1, keepdims=True))**2, 2., rate))
     live = sd > 1e-9*np.maximum(1., np.abs(x).max(1))
-    nan = lambda v: np.where(live, v, np.nan)
-    return {**out, 'spectral_rate': 60*peak, 'spectral_share': share, 'log_amplitude': nan(np.log(np.where(live, sd, 1.))),
+    def nan(v): return np.where(live, v, np.nan)
+    return {**out, 'spectral_rate': 60*peak, 'spectral_share': share,
+            'log_amplitude': nan(np.log(np.where(live, sd, 1.))),
             'amplitude_change': nan(local.std(1)/np.where(live, sd, 1.))}
 
 def _breath(x, rate) -> dict:
@@ -216,19 +254,25 @@ def _other(x, rate) -> dict: return dict(mean=x.mean(1), sd=x.std(1), slope=slop
 def physio_features(x:np.ndarray,   # (N, S, L) cleaned windows
                     rate:float,     # Hz
                     names           # the S signals, e.g. ['EDA', 'BVP']
-                   ) -> tuple[np.ndarray, list[str]]:  # (N, F) float32, NaN where a window cannot give a feature; names 'EDA_level', …
-    "Hand features of every window; impute NaN inside the training fold. `DataError` naming row, signal and sample for NaN or infinity in `x`."
+                   ) -> tuple[np.ndarray, list[str]]:  # (N, F) float32; names 'EDA_level', …
+    """Hand features of every window, NaN where one cannot be given; impute it inside the training fold.
+
+    `DataError` naming row, signal and sample for NaN or infinity in `x`."""
     x, names = np.asarray(x), list(names)
-    if x.ndim != 3 or x.shape[1] != len(names): raise DataError(f'windows of shape {x.shape} with {len(names)} names; (N, S, L) with one name a signal is expected') from None
-    if x.shape[2] < 2: raise DataError(f'windows of {x.shape[2]} samples; at least 2 are needed, give longer windows') from None
+    if x.ndim != 3 or x.shape[1] != len(names):
+        raise DataError(f'windows of shape {x.shape} with {len(names)} names; '
+                        '(N, S, L) with one name a signal is expected')
+    if x.shape[2] < 2: raise DataError(f'windows of {x.shape[2]} samples; at least 2 are needed, give longer windows')
     ok = np.isfinite(x)
     if not ok.all():
         i, s, k = (int(v) for v in np.argwhere(~ok)[0])
-        raise DataError(f'row {i}, signal {names[s]}, sample {k}: {x[i, s, k]}; clean the recording, or leave the window out') from None
+        raise DataError(f'row {i}, signal {names[s]}, sample {k}: {x[i, s, k]}; '
+                        'clean the recording, or leave the window out')
     columns = {}
     for s, name in enumerate(names):
         w = x[:, s].astype(np.float64)
-        f = _eda(w, rate) if name == 'EDA' else _heart(w, rate, name) if name in CARDIAC else _breath(w, rate) if name == 'RSP' else _other(w, rate)
+        measure = dict(EDA=_eda, RSP=_breath).get(name, _other)
+        f = _heart(w, rate, name) if name in CARDIAC else measure(w, rate)
         columns.update({f'{name}_{k}': v for k, v in f.items()})
     return np.stack(list(columns.values()), 1).astype(np.float32), list(columns)
 
@@ -240,7 +284,9 @@ def since_onset(x:np.ndarray,      # (N, S, L) cleaned windows that begin `befor
                ) -> np.ndarray:    # (N, S, L) float32
     "Windows with the mean of the time before the onset subtracted from every signal that is not a heartbeat."
     x, n = np.array(x, np.float32), max(1, round(before*rate))
-    if n >= x.shape[2]: raise DataError(f'{before:g} s before the onset are no part of a window of {x.shape[2]/rate:g} s; give a shorter time')
+    if n >= x.shape[2]:
+        raise DataError(f'{before:g} s before the onset are no part of a window of {x.shape[2]/rate:g} '
+                        's; give a shorter time')
     slow = [k not in CARDIAC for k in names]
     x[:, slow] -= x[:, slow, :n].mean(-1, keepdims=True)
     return x
@@ -252,7 +298,8 @@ def hjorth_courses(x:np.ndarray,        # (N, S, L) windows
                   ) -> np.ndarray:      # (N, 3·S, W) float32: of each signal mean, log deviation, log mobility (rad/s)
     "Mean, activity and mobility in sliding windows. Hjorth, EEG analysis based on time domain properties, 1970."
     n, step = round(seconds*rate), max(1, round(hop*rate))
-    if not 3 <= n <= x.shape[2]: raise DataError(f'{seconds:g} s do not fit into windows of {x.shape[2]/rate:g} s at {rate:g} Hz')
+    if not 3 <= n <= x.shape[2]:
+        raise DataError(f'{seconds:g} s do not fit into windows of {x.shape[2]/rate:g} s at {rate:g} Hz')
     w = np.lib.stride_tricks.sliding_window_view(np.asarray(x, np.float32), n, 2)[:, :, ::step]
     sd, slope = w.std(-1), rate*np.diff(w, axis=-1).std(-1)
     out = np.stack([w.mean(-1), np.log(sd + 1e-3), np.log((slope + 1e-2)/(sd + 1e-3))], 2)

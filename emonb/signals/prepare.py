@@ -11,14 +11,14 @@ __all__ = ['LEFT_OUT', 'PrepareSettings', 'pick_frames', 'read_frames', 'as_meas
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 
 from ..code_key import code_key
 from ..core import DataError, EmonbError, SetError, cache_dir, fingerprint, one_of, progress
 from ..data.casme3 import read_color, read_depth
 from ..data.people import Ledger, reason_of, told_names
-from ..data.recordings import (Prepared, PreparedWriter, Reader, Recording, Signals, cached, check_meta,
-                                   check_reader)
+from ..data.recordings import Prepared, PreparedWriter, Reader, Recording, Signals, cached, check_meta, check_reader
 from .apex import depth_features, motion_features, spot_apices
 from .depth import clean_depth
 from .faces import crop_clip, crop_depth
@@ -182,8 +182,9 @@ def account(reader, meta:pd.DataFrame, defects:list) -> dict:
 
 # %% ../../nbs/25_prepare.ipynb #cell-035
 def hand_features(x:dict, info:dict) -> tuple[np.ndarray, list[str]]:
-    """Hand features of what is there, (N, F) float32 and their names, prefixed by modality: motion, depth change, heart
-    and skin. NaN = not measurable."""
+    """Hand features of what is there, (N, F) float32 and their names: motion, depth change, heart and skin.
+
+    Names are prefixed by modality; NaN is what could not be measured."""
     makers = dict(color=lambda: motion_features(x['color'], x['mask'], x['apex']),
                   depth=lambda: depth_features(x['depth'], x['mask'], x['apex']),
                   physio=lambda: physio_features(x['physio'], info['rate'], info['signals']))
@@ -220,6 +221,7 @@ def _fill(w, i:int, reader, s:PrepareSettings, spans, session, defects) -> dict:
             defects.add(rec.signals.source, i, said, 'edge value repeated')
     return seen
 
+# %% ../../nbs/25_prepare.ipynb #af6fb1eb
 def prepare(reader:Reader, settings:PrepareSettings=PrepareSettings(), strict:bool=False, folder=None) -> Prepared:
     """A reader's recordings as a prepared set, kept under `folder` (default: the cache, named by content and settings).
     Damaged frames are repaired and damaged clips left out, each with a line in `info['defects']`, where every odd name

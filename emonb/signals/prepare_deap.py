@@ -207,6 +207,25 @@ def deap_account(reader:Deap, data:Prepared) -> dict:
         ledger.left_out('window', [(trial, k) for k in gone], 'second without a face')
     return ledger.close(person=data.meta.subject, trial=data.meta.trial, window=zip(data.meta.trial, data.meta.window))
 
+# %% ../../nbs/26_prepare_deap.ipynb #df52da88
+STATISTICS = ('mean', 'sd', 'change')
+FEATURES = [f'{c}:{b}' for c in EEG for b in BANDS] + [f'{c}:{k}' for c in PERIPHERAL for k in STATISTICS]
+
+def _meta(reader, kept, numbers):
+    "One row a window: the trial's row, `window` (its number), start on the session's clock, length 1 s."
+    meta = reader.meta.iloc[np.repeat(kept, [len(n) for n in numbers])].reset_index(drop=True)
+    window = np.concatenate(numbers)
+    return meta.assign(window=window, start_s=meta.start_s + window, length_s=1.)
+
+def _info(reader, s, key, kept, counts, defects, length) -> dict:
+    subjects = set(reader.meta.subject.iloc[kept])
+    gone = {d['row'] for d in defects if d['action'] == 'subject left out'}
+    name = reader.name + ' (SIMULATED)'*(reader.provenance == 'simulated')
+    return dict(name=name, fingerprint=key, settings=asdict(s),
+                reader=reader.settings, signals=list(CHANNELS), rate=float(length), defects=list(defects),
+                recordings=len(reader), left_out=len(reader) - len(kept), subjects_left_out=sorted(gone - subjects),
+                detector=s.detector, faces=counts if s.faces else {}, feature_names=FEATURES)
+
 # %% ../../nbs/26_prepare_deap.ipynb #cell-028
 def _prepare(reader, s, place, key, strict) -> Prepared:
     "Make the set; `key` and `place` are asked for its fingerprint and folder when it is done."
@@ -253,21 +272,6 @@ def _prepare(reader, s, place, key, strict) -> Prepared:
         return w.finish(meta, reader.classes, reader.provenance, dict(info, left_out_why=dict(out)))
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-030
-def _meta(reader, kept, numbers):
-    "One row a window: the trial's row, `window` (its number), start on the session's clock, length 1 s."
-    meta = reader.meta.iloc[np.repeat(kept, [len(n) for n in numbers])].reset_index(drop=True)
-    window = np.concatenate(numbers)
-    return meta.assign(window=window, start_s=meta.start_s + window, length_s=1.)
-
-def _info(reader, s, key, kept, counts, defects, length) -> dict:
-    subjects = set(reader.meta.subject.iloc[kept])
-    gone = {d['row'] for d in defects if d['action'] == 'subject left out'}
-    name = reader.name + ' (SIMULATED)'*(reader.provenance == 'simulated')
-    return dict(name=name, fingerprint=key, settings=asdict(s),
-                reader=reader.settings, signals=list(CHANNELS), rate=float(length), defects=list(defects),
-                recordings=len(reader), left_out=len(reader) - len(kept), subjects_left_out=sorted(gone - subjects),
-                detector=s.detector, faces=counts if s.faces else {}, feature_names=FEATURES)
-
 def with_labels(data:Prepared, reader:Deap) -> Prepared:
     "The prepared set with the labels and classes of `reader`'s target and rule."
     rows = reader.meta.set_index('trial').loc[data.meta.trial]
@@ -276,16 +280,16 @@ def with_labels(data:Prepared, reader:Deap) -> Prepared:
 
 def prepare_deap(reader:Deap, settings:DeapSettings=DeapSettings(), strict:bool=False, folder=None,
                  features:bool=True) -> Prepared:
-    """DEAP as windows of one second: `bio` (N, 40, 128) float32, `face` (N, 5, 3, 64, 64) uint8 and `face_mask` (N, 5)
-    bool (True = a picture of its own with a face), and with `features` the hand features (N, 152) float32.
+    """DEAP as windows of one second, labelled by the reader's target and rule; one subject is in memory at a time.
 
-    Kept under `folder` (default: the cache, named by content and settings), labelled by the reader's target and rule.
-    One subject is in memory at a time. `info['account']` says what became of every person, trial and window of the files.
+    `bio` (N, 40, 128) float32, `face` (N, 5, 3, 64, 64) uint8, `face_mask` (N, 5) bool (True: a picture of its own with
+    a face), with `features` the hand features (N, 152) float32. Kept under `folder` (default: the cache, named by
+    content and settings). `info['account']` says what became of every person, trial and window of the files.
     `DataError` if nothing is left; `SetError` at the first defect if `strict`; `EmonbError` if `folder` holds another
     set."""
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(deap_key, reader, settings)
-        place = lambda: Path(folder or cache_dir()/'prepared'/f'deap-{job.result()}')
+        def place(): return Path(folder or cache_dir()/'prepared'/f'deap-{job.result()}')
         try: job.result(.25 if reader.signals == 'dat' and not settings.faces else None)
         except TimeoutError: pass           # files not seen before: their fingerprint and windows are made side by side
         def make(_=None): return _prepare(reader, settings, place, job.result, strict)
@@ -297,9 +301,6 @@ def prepare_deap(reader:Deap, settings:DeapSettings=DeapSettings(), strict:bool=
     return with_features(data) if features else data
 
 # %% ../../nbs/26_prepare_deap.ipynb #cell-032
-STATISTICS = ('mean', 'sd', 'change')
-FEATURES = [f'{c}:{b}' for c in EEG for b in BANDS] + [f'{c}:{k}' for c in PERIPHERAL for k in STATISTICS]
-
 def deap_features(data:Prepared, block:int=128) -> np.ndarray:
     """(N, 152) float32, named by `FEATURES`: differential entropy (nats) of 32 channels × 4 bands; mean, sd and mean
     absolute change of 8 signals."""

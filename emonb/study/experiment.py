@@ -6,10 +6,10 @@
 __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'PERMUTED', 'Experiment', 'check_parameters', 'settled', 'reductions',
            'open_set', 'System', 'Together', 'Jointly', 'Block', 'plain_blocks', 'permuted', 'Judged', 'labelled',
            'floors', 'Without', 'touched', 'can_do', 'taken_away', 'learnt', 'own_target', 'predictions_of',
-           'differences', 'rating_floors', 'ratings', 'add_nulls', 'judge', 'truth_of', 'say_total', 'judge_all',
-           'Outcome', 'null_of', 'curve_of', 'plot_curve', 'Result', 'block_summary', 'write_result', 'show_setting',
-           'differences_of', 'show_differences', 'show_leaks', 'show_tables', 'show_details', 'look', 'write_cards',
-           'run']
+           'differences', 'rating_floors', 'mean_of', 'ratings', 'add_nulls', 'judge', 'truth_of', 'say_total',
+           'judge_all', 'Outcome', 'null_of', 'curve_of', 'plot_curve', 'Result', 'block_summary', 'write_result',
+           'show_setting', 'differences_of', 'show_differences', 'show_leaks', 'show_tables', 'show_details', 'look',
+           'write_cards', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
 from collections.abc import Callable
@@ -17,10 +17,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np, pandas as pd, torch
+import numpy as np
+import pandas as pd
+import torch
 
-from ..core import (DataError, EmonbError, Parameters, at_work, check_table, fold_seed, listed, note, processors,
-                        provenance_of_run, seeds_of)
+from emonb.core import (
+    DataError,
+    EmonbError,
+    Parameters,
+    at_work,
+    check_table,
+    fold_seed,
+    listed,
+    note,
+    processors,
+    provenance_of_run,
+    seeds_of,
+)
 from ..data.people import told_names
 from ..data.recordings import Prepared
 from ..data.twins import find_set, has_truth
@@ -29,8 +42,7 @@ from .networks import Networks, load_network
 from .results import Store, mixture
 from .settled import Standing, changed, log_look, need_confirmation, standing
 from .splits import PROTOCOLS, check_folds, chosen, leak_audit, make_splits, splits_by_name
-from .train import (MANY, Recipe, batches_of, cost_of, fold_key, is_network, known_by, pool_of,
-                               run_folds)
+from .train import MANY, Recipe, batches_of, cost_of, fold_key, is_network, known_by, pool_of, run_folds
 
 # %% ../../nbs/55_experiment.ipynb #cell-005
 AUTO = 'auto'
@@ -38,7 +50,7 @@ PARAMETERS = dict(   # of every experiment; name → (default, accepted values o
     preset=(AUTO, (AUTO, 'demo', 'paper'), 'auto: demo on simulated data, paper on real'),
     epochs=(0, None, "0: the preset's"),
     seeds=(AUTO, None, "comma list; auto: the preset's"),
-    source=(AUTO, (AUTO, 'real', 'simulated'), 'auto: the real set, or its twin where no root was given and none is there'),
+    source=(AUTO, (AUTO, 'real', 'simulated'), 'auto: the real set; its twin where no root is given and none is there'),
     root=('', None, 'folder of the set; empty: $EMONB_DATA/<dataset>, then data/<dataset>'),
     out=('results', None, 'folder for rows, predictions, figures and summary.json'),
     confirm=(False, (False, True), 'people nobody has looked at: settings as settled, one look (chapter 57)'),
@@ -58,7 +70,7 @@ class Experiment:
     name: str                      # the set's folder under data/ and $EMONB_DATA
     title: Callable                # p, data → heading of its tables
     parameters: dict               # name → (default, accepted, help), beside those of every experiment
-    presets: dict                  # 'paper' and 'demo' → numbers; one named as a parameter is what its default stands for
+    presets: dict                  # 'paper', 'demo' → numbers; of a parameter's name: what its default stands for
     open: Callable                 # p → reader of the files at p.root; it has root and provenance
     prepare: Callable              # p, reader → Prepared
     systems: Callable              # p, data → {name: System}, the one asked for first
@@ -90,7 +102,7 @@ def check_parameters(e:Experiment, given:dict) -> Parameters:
     return p.but(**e.check(p))
 
 def settled(e:Experiment, p:Parameters, provenance:str) -> Parameters:
-    "The parameters with the preset's numbers among them (`provenance` decides which, if auto), and as given under `asked`."
+    "The parameters with the preset's numbers among them (if auto, `provenance` decides), and as given under `asked`."
     name = p.preset if p.preset != AUTO else 'demo' if provenance == 'simulated' else 'paper'
     numbers = {k: v for k, v in e.presets[name].items() if k not in e.table or p[k] == e.table[k][0]}
     out = p.but(**numbers, preset=name)
@@ -166,8 +178,9 @@ class Block:
         if labels[0] is labels[-1]: return [(labels[0], self.splits)]
         return [(y, [v]) for y, v in zip(labels, self.splits)]
 
+# %% ../../nbs/55_experiment.ipynb #12cd737f
 def plain_blocks(data:Prepared,
-                 protocol:str,          # as the user gave it: a comma list of names, or of `module:name` of a splitter; or auto
+                 protocol:str,          # as given: a comma list of names, or of `module:name` of a splitter; or auto
                  auto:list,             # the protocols that auto stands for; all but the first run with one seed
                  folds:str='all',
                  crossed:dict|None=None # of stimuli with subjects: arguments of `make_splits`
@@ -328,6 +341,10 @@ def rating_floors(b:Block, meta:pd.DataFrame) -> dict:
         every[0, s.test], every[1, s.test] = mean, pd.Series(video[s.test]).map(known).fillna(mean)
     return {'mean of the training part': every[0], 'mean of the video in the training part': every[1]}
 
+def mean_of(each:list, measure:str) -> dict:
+    "The mean over several predictions of one measure: value, low, high."
+    return {k: np.mean([found[measure][k] for found in each]) for k in ('value', 'low', 'high')}
+
 def ratings(b:Block, entries:list, meta:pd.DataFrame) -> pd.DataFrame:
     "CCC and RMSE of what was learnt as a rating and of what is known without the signal; intervals over people."
     if b.values is None: return pd.DataFrame()
@@ -343,8 +360,7 @@ def ratings(b:Block, entries:list, meta:pd.DataFrame) -> pd.DataFrame:
                 told = np.stack([pd.Series(g).groupby(trial).mean().to_numpy() for g in guess])
                 by, of = units.y.first().to_numpy(), units.who.first().to_numpy()
             each = [metrics.agreement(by[:, None], g[:, None], of, targets=(b.target,))[b.target] for g in told]
-            def mean(m): return {k: np.mean([e[m][k] for e in each]) for k in ('value', 'low', 'high')}
-            shown = {m: report.interval(mean(m)) for m in metrics.MEASURES}
+            shown = {m: report.interval(mean_of(each, m)) for m in metrics.MEASURES}
             rows.append(dict(decision=what, method=name, kind=kind, **shown, N=len(by), protocol=b.protocol,
                              target=b.target))
     return pd.DataFrame(rows)
@@ -437,7 +453,7 @@ class Outcome:
     run: dict            # code, versions, device
     out: Path
     seconds: float
-    notes: list = field(default_factory=list)   # what a reader must know: damaged files made anew, folds of other versions
+    notes: list = field(default_factory=list)   # damaged files made anew, folds of other versions
     told: list = field(default_factory=list)    # sentences that say what was run
     standing: Standing|None = None              # how it stands towards these people (chapter 57)
 
@@ -572,7 +588,8 @@ def write_result(r:Result):
     "Predictions, tables, figures and, last, `summary.json` in the out folder."
     predictions = pd.concat([b.predictions for b in r.blocks], ignore_index=True).assign(provenance=r.provenance)
     extra = dict(dataset=r.experiment.name, title=report.title(r.name, r.provenance), fingerprint=r.fingerprint,
-                 account=r.data.info.get('account', {}), notes=r.notes, run=r.run, reductions=r.setting['reductions'].to_dict('records'),
+                 account=r.data.info.get('account', {}), notes=r.notes, run=r.run,
+                 reductions=r.setting['reductions'].to_dict('records'),
                  setting={k: v for k, v in r.setting.items() if k != 'reductions'}, standing=r.standing.summary)
     if not r.several:
         protocols = {b.protocol: block_summary(b) for b in r.blocks}
@@ -635,25 +652,29 @@ def show_details(r:Result):
 # %% ../../nbs/55_experiment.ipynb #cell-027
 def look(r:Result):
     "Write down that this result was seen (chapter 57)."
-    m = r.main.entries
-    log_look(r.standing, r.experiment.name, pd.concat([b.predictions for b in r.blocks]), [x.name for x in m if x.kind == 'model'],
-             '; '.join(r.protocols), m[0].yhat.shape[1], len(m[0].yhat), {k: m[0].scores[k]['value'] for k in ('UF1', 'UAR')})
+    first, models = r.main.entries[0], [m.name for m in r.main.entries if m.kind == 'model']
+    predictions, (seeds, samples) = pd.concat([b.predictions for b in r.blocks]), first.yhat.shape
+    log_look(r.standing, r.experiment.name, predictions, models, '; '.join(r.protocols), samples, seeds,
+             {k: first.scores[k]['value'] for k in ('UF1', 'UAR')})
 
 def write_cards(r:Result, networks:Networks):
     "A card for every system whose networks were kept, with its scores of this run."
     for b in r.blocks:
         for m in b.entries:
             name = f'{m.name}, {b.target}' if b.target else m.name
-            networks.write_card(name, b.block.splits[0].protocol, r.data, r.name, m.scores, [*r.told, *b.block.notes, *r.notes])
-
+            told = [*r.told, *b.block.notes, *r.notes]
+            networks.write_card(name, b.block.splits[0].protocol, r.data, r.name, m.scores, told)
 
 def run(e:Experiment, given:dict) -> Result:
-    "Run an experiment from its parameters. Raises `EmonbError` with one sentence; whatever was finished stays in `out`."
+    """Run an experiment from its parameters.
+
+    Raises `EmonbError` with one sentence; whatever was finished stays in `out`."""
     with at_work(check_parameters(e, given)) as job:
         store, reader = Store(job.out), open_set(e, job.parameters)
         p = settled(e, job.parameters, reader.provenance).but(root=str(reader.root), device=job.device)
         p = p.but(**e.settle(p, reader))
-        how = standing(e.name, reader.provenance, getattr(reader, 'sources', ()), changed(e, job.parameters.but(preset=p.preset)), p.confirm)
+        other = changed(e, job.parameters.but(preset=p.preset))
+        how = standing(e.name, reader.provenance, getattr(reader, 'sources', ()), other, p.confirm)
         if p.confirm: need_confirmation(how)
         data = e.prepare(p, reader)
         workers = p.workers or (processors() if job.device == 'cpu' else 1)
@@ -666,8 +687,9 @@ def run(e:Experiment, given:dict) -> Result:
                     read=len(getattr(reader, 'defects', [])), audit=len(data.info.get('defects', [])),
                     left_out=data.info.get('left_out', 0), reductions=reductions(e, p, data.provenance))
         decided = {k: p[k] for k in ('preset', 'model', 'modalities', *e.presets['paper']) if k in p and k != 'twin'}
-        result = Result(e, job.parameters.but(dataset=e.name), data, blocks, {**decided, **said}, provenance_of_run(job.device),
-                        job.out, job.seconds, job.notes, e.told(p.but(**said), data), how)
+        given, where = job.parameters.but(dataset=e.name), provenance_of_run(job.device)
+        result = Result(e, given, data, blocks, {**decided, **said}, where, job.out, job.seconds, job.notes,
+                        e.told(p.but(**said), data), how)
         write_result(result)
         if not p.permute: look(result)
         if store.networks: write_cards(result, store.networks)

@@ -22,12 +22,17 @@ def _checked(y, yhat, num_classes):
     "Labels (N,) and predictions (S, N) as int64, in range."
     y, yhat = np.asarray(y), np.atleast_2d(np.asarray(yhat))
     if y.ndim != 1 or yhat.ndim != 2 or yhat.shape[1] != len(y) or not len(y):
-        raise EmonbError(f'labels have shape {y.shape} and predictions {np.shape(yhat)}; give (N,) labels, N > 0, and (N,) or (S, N) predictions')
+        raise EmonbError(f'labels have shape {y.shape} and predictions {np.shape(yhat)}; '
+                         'give (N,) labels, N > 0, and (N,) or (S, N) predictions')
     y, yhat = (a.astype(np.int64) if a.dtype == bool else a for a in (y, yhat))
     for what, a in (('labels', y), ('predictions', yhat)):
-        if not np.issubdtype(a.dtype, np.number) or (bad := ~np.isfinite(a.astype(float)) | (a != np.round(a.astype(float))) | (a < 0) | (a >= num_classes)).any():
-            row = '' if not np.issubdtype(a.dtype, np.number) else f' (row {int(np.argwhere(bad)[0][-1])}: {a[bad][0]})'
-            raise EmonbError(f'{what} must be whole numbers 0 to {num_classes - 1}{row}; -1 marks a row that no split tests: keep the tested rows only')
+        number = np.issubdtype(a.dtype, np.number)
+        v = a.astype(float) if number else np.full(a.shape, np.nan)
+        bad = ~np.isfinite(v) | (v != np.round(v)) | (v < 0) | (v >= num_classes)
+        if bad.any():
+            row = f' (row {int(np.argwhere(bad)[0][-1])}: {a[bad][0]})' if number else ''
+            raise EmonbError(f'{what} must be whole numbers 0 to {num_classes - 1}{row}; '
+                             '-1 marks a row that no split tests: keep the tested rows only')
     return y.astype(np.int64), yhat.astype(np.int64)
 
 def confusion(y,                 # (N,) labels
@@ -36,16 +41,18 @@ def confusion(y,                 # (N,) labels
              ) -> np.ndarray:    # (C, C) or (S, C, C): row = label, column = prediction
     "Counts of label against prediction over all `num_classes` classes."
     y, p = _checked(y, yhat, num_classes)
-    out = np.stack([np.bincount(y*num_classes + row, minlength=num_classes**2).reshape(num_classes, num_classes) for row in p])
+    out = np.stack([np.bincount(y*num_classes + row, minlength=num_classes**2) for row in p])
+    out = out.reshape(len(p), num_classes, num_classes)
     return out if np.ndim(yhat) == 2 else out[0]
 
 # %% ../../nbs/51_metrics.ipynb #cell-008
 def _figures(cm, present=None):
-    "ACC, UF1, UAR of confusion matrices (..., C, C); the class means run over all classes, or over those where `present` (..., C) is True."
+    """ACC, UF1, UAR of confusion matrices (..., C, C); the class means run over all classes,
+    or over those where `present` (..., C) is True."""
     hit, n, called = np.diagonal(cm, axis1=-2, axis2=-1), cm.sum(-1), cm.sum(-2)
-    safe = lambda a, b: np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b > 0)
+    def safe(a, b): return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b > 0)
     w = np.ones(n.shape) if present is None else np.broadcast_to(present, n.shape)
-    mean = lambda v: (v*w).sum(-1)/w.sum(-1)
+    def mean(v): return (v*w).sum(-1)/w.sum(-1)
     return {'ACC': safe(hit.sum(-1), n.sum(-1)), 'UF1': mean(safe(2*hit, n + called)), 'UAR': mean(safe(hit, n))}
 
 def scores(y,               # (N,) labels
@@ -67,7 +74,8 @@ def _units(groups, n_rows):
     levels = list(groups) if isinstance(groups, (list, tuple)) and len(groups) and np.ndim(groups[0]) == 1 else [groups]
     levels = [np.asarray(g).astype(str) for g in levels]
     if len(levels) > 2 or any(g.shape != (n_rows,) for g in levels):
-        raise EmonbError(f'groups must be one array of {n_rows} subjects, or a list of two: subjects, then trials within them')
+        raise EmonbError(f'groups must be one array of {n_rows} subjects, or a list of two: '
+                         'subjects, then trials within them')
     subject = np.unique(levels[0], return_inverse=True)[1]
     if len(levels) == 1: return subject, np.arange(subject.max() + 1)
     trial = np.unique(levels[1], return_inverse=True)[1]
@@ -75,7 +83,8 @@ def _units(groups, n_rows):
     return unit, pair//(trial.max() + 1)
 
 def _draws(of, n, seed):
-    "(n, U) how often each unit is drawn: subjects with replacement and, where a subject has several units, these with replacement within each draw."
+    """(n, U) how often each unit is drawn: subjects with replacement and, where a subject has several units,
+    these with replacement within each draw."""
     rng, G = np.random.default_rng(seed), int(of.max()) + 1
     w = rng.multinomial(G, np.full(G, 1/G), n)
     if len(of) == G: return w[:, of].astype(float)
@@ -102,17 +111,21 @@ def bootstrap(y, yhat,         # (N,) labels; (N,) or (S, N) predictions
               num_classes:int,
               n:int=2000, seed:int=0, level:float=.95
              ) -> dict:        # {'ACC': {'value', 'low', 'high'}, 'UF1': …, 'UAR': …}
-    "Pooled scores with percentile intervals over resampled subjects (then trials). With one subject there is no interval: low and high are NaN."
+    """Pooled scores with percentile intervals over resampled subjects (then trials).
+
+    With one subject there is no interval: low and high are NaN."""
     value = scores(y, yhat, num_classes)
     y, p = _checked(y, yhat, num_classes)
     drawn, G = _resampled(y, p, groups, num_classes, n, seed)
-    ends = lambda v: np.quantile(v, [(1 - level)/2, (1 + level)/2]) if G > 1 else (np.nan, np.nan)
+    def ends(v): return np.quantile(v, [(1 - level)/2, (1 + level)/2]) if G > 1 else (np.nan, np.nan)
     return {k: dict(zip(('value', 'low', 'high'), map(float, (value[k], *ends(drawn[k]))))) for k in METRICS}
 
 # %% ../../nbs/51_metrics.ipynb #cell-022
 def scores_over_seeds(y, yhats,       # (N,) labels; {seed: (N,) predictions} or (S, N)
                       groups, num_classes:int, n:int=2000, seed:int=0, level:float=.95) -> dict:
-    "Mean over seeds of the pooled scores, interval over subjects of that mean, and the standard deviation over seeds: metric → {'value', 'low', 'high', 'sd'}."
+    """Mean over seeds of the pooled scores, its interval over subjects, and its standard deviation over seeds.
+
+    Gives metric → {'value', 'low', 'high', 'sd'}."""
     p = np.stack([np.asarray(v) for v in (yhats.values() if isinstance(yhats, dict) else yhats)])
     out = bootstrap(y, p, groups, num_classes, n, seed, level)
     each = [scores(y, row, num_classes) for row in p]
@@ -127,18 +140,24 @@ def paired(y, a, b,             # (N,) labels; predictions of the two systems, (
     "a − b in one metric: bootstrap interval over subjects and two-sided permutation p over subject-wise swaps."
     one_of('metric', metric, METRICS)
     C, (y, a), (_, b) = num_classes, _checked(y, a, num_classes), _checked(y, b, num_classes)
-    if len(a) != len(b) and 1 not in (len(a), len(b)): raise EmonbError(f'{len(a)} and {len(b)} lists of predictions cannot be paired; give the same seeds for both')
-    S = max(len(a), len(b)); a, b = (np.broadcast_to(v, (S, len(y))) for v in (a, b))
+    S = max(len(a), len(b))
+    if len(a) != len(b) and 1 not in (len(a), len(b)):
+        raise EmonbError(f'{len(a)} and {len(b)} lists of predictions cannot be paired; give the same seeds for both')
+    a, b = (np.broadcast_to(v, (S, len(y))) for v in (a, b))
     (da, G), (db, _) = (_resampled(y, v, groups, C, n, seed) for v in (a, b))
     low, high = np.quantile(da[metric] - db[metric], [(1 - level)/2, (1 + level)/2]) if G > 1 else (np.nan, np.nan)
     unit, of = _units(groups, len(y))
     A, B = (_unit_counts(y, v, of[unit], C) for v in (a, b))
     exact = 2**G <= max(n, 2048)
-    keep = ((np.arange(2**G)[:, None] >> np.arange(G)) & 1 if exact else np.random.default_rng(seed + 1).integers(0, 2, (n, G))).astype(float)
-    value = lambda X, Z: np.mean([_figures((keep @ x + (1 - keep) @ z).reshape(-1, C, C))[metric] for x, z in zip(X, Z)], 0)
-    null, d = value(A, B) - value(B, A), scores(y, a, C)[metric] - scores(y, b, C)[metric]
-    more = (np.abs(null) >= abs(d) - 1e-12).sum()
-    return dict(difference=float(d), low=float(low), high=float(high), p=float(more/len(null) if exact else (more + 1)/(n + 1)))
+    if exact: k = np.arange(2**G)[:, None] >> np.arange(G) & 1
+    else: k = np.random.default_rng(seed + 1).integers(0, 2, (n, G))
+    k = k.astype(float)
+    def value(X, Z):
+        return np.mean([_figures((k @ x + (1 - k) @ z).reshape(-1, C, C))[metric] for x, z in zip(X, Z)], 0)
+    d_k, d = value(A, B) - value(B, A), scores(y, a, C)[metric] - scores(y, b, C)[metric]
+    more = (np.abs(d_k) >= abs(d) - 1e-12).sum()
+    p = more/len(d_k) if exact else (more + 1)/(n + 1)
+    return dict(difference=float(d), low=float(low), high=float(high), p=float(p))
 
 def worded(d:dict, alpha:float=.05) -> str:
     "A paired difference in a word or three: above, below, or no difference shown."
@@ -166,7 +185,7 @@ def _permuted(y, groups, within, rng):
     return new[of]
 
 def permutation_null(run,          # run(y_permuted) -> predictions (N,) or (S, N)
-                     y, groups,    # (N,) labels; (N,) the groups that keep one label (trials; np.arange(N) if each row is its own)
+                     y, groups,    # (N,) labels; (N,) what keeps one label (trials; np.arange(N): each row its own)
                      n:int=100, seed:int=0,
                      within=None,  # (N,) permute inside these (subjects); None: anywhere
                      num_classes:int|None=None
@@ -176,7 +195,9 @@ def permutation_null(run,          # run(y_permuted) -> predictions (N,) or (S, 
     within = np.zeros(len(y)) if within is None else np.asarray(within).astype(str)
     if within.dtype.kind == 'U': groups = np.char.add(np.char.add(within, '\0'), groups)
     mixed = pd.Series(y).groupby(groups).nunique()
-    if (mixed > 1).any(): raise EmonbError(f"group {mixed.idxmax().replace(chr(0), '/')} holds {mixed.max()} labels; permute groups inside which the label is constant (trials, blocks)")
+    if (mixed > 1).any():
+        raise EmonbError(f"group {mixed.idxmax().replace(chr(0), '/')} holds {mixed.max()} labels; "
+                         "permute groups inside which the label is constant (trials, blocks)")
     C, rng = int(num_classes or y.max() + 1), np.random.default_rng(seed)
     out = []
     for _ in range(n):
@@ -199,11 +220,14 @@ def _encoded(train, test, weight):
     for c in train:
         u, v = train[c].to_numpy(), test[c].to_numpy()
         if train[c].dtype.kind in 'fiu':
-            mean = np.average(u, weights=weight); sd = np.average((u - mean)**2, weights=weight)**.5 or 1.
-            a.append((u[:, None] - mean)/sd); b.append((v[:, None] - mean)/sd)
+            mean = np.average(u, weights=weight)
+            sd = np.average((u - mean)**2, weights=weight)**.5 or 1.
+            a.append((u[:, None] - mean)/sd)
+            b.append((v[:, None] - mean)/sd)
         else:
             values = np.unique(u.astype(str))
-            a.append(u.astype(str)[:, None] == values); b.append(v.astype(str)[:, None] == values)
+            a.append(u.astype(str)[:, None] == values)
+            b.append(v.astype(str)[:, None] == values)
     return np.hstack(a).astype(float), np.hstack(b).astype(float)
 
 def _from_columns(table, y, split):
@@ -228,7 +252,8 @@ def _tested_uar(y, yhat, num_classes) -> float:
 
 def _from_clock(start_s, y, split, seed, trees):
     "Random forest on the time of a window alone."
-    forest = RandomForestClassifier(trees, random_state=fold_seed(seed, split.name), max_samples=min(len(split.train), 5000))
+    forest = RandomForestClassifier(trees, random_state=fold_seed(seed, split.name),
+                                    max_samples=min(len(split.train), 5000))
     return forest.fit(start_s[split.train, None], y[split.train]).predict(start_s[split.test, None])
 
 # %% ../../nbs/51_metrics.ipynb #cell-035
@@ -236,13 +261,19 @@ def floors(meta, y, splits, num_classes:int, seed:int=0,
            columns=('stimulus', 'order', 'length_s', 'start_s'),   # what the metadata floor may use, where it varies
            draws:int=100,          # of the stratified floor
            trees:int=50,           # of the clock's forest
-          order:bool=False        # also what the place in the session alone knows
-          ) -> dict:               # 'majority', 'metadata', 'stimulus', 'clock', 'order' → (N,) or None; 'stratified' → (draws, N)
-    "Predictions of the floors under `splits`; -1 in rows that no split tests."
+           order:bool=False        # also what the place in the session alone knows
+          ) -> dict:
+    """Predictions of the floors under `splits`; -1 in rows that no split tests.
+
+    'majority', 'metadata', 'stimulus', 'clock', 'order' → (N,) or None; 'stratified' → (draws, N)."""
     y = _checked(y, y, num_classes)[0]
-    table = pd.DataFrame({c: meta[c].astype(str).to_numpy() if c in ('stimulus', 'trial', 'subject') else meta[c].to_numpy()
-                          for c in columns if c in meta and meta[c].nunique(dropna=False) > 1}, index=range(len(meta)))
-    if table.isna().any(axis=None): raise DataError(f'meta: column {table.columns[table.isna().any()][0]} has missing values; fill them in or leave it out of columns')
+    varies = {c: meta[c] for c in columns if c in meta and meta[c].nunique(dropna=False) > 1}
+    words = ('stimulus', 'trial', 'subject')
+    table = pd.DataFrame({c: v.astype(str).to_numpy() if c in words else v.to_numpy() for c, v in varies.items()},
+                         index=range(len(meta)))
+    if table.isna().any(axis=None):
+        raise DataError(f'meta: column {table.columns[table.isna().any()][0]} has missing values; '
+                        'fill them in or leave it out of columns')
     subject = meta['subject'].astype(str).to_numpy() if 'subject' in meta else None
     readings = [table] + [c for c in [_categories(table)] if not c.equals(table)]
     out = {k: np.full(len(y), -1, np.int64) for k in ('majority', 'stimulus', 'clock')}
@@ -251,8 +282,10 @@ def floors(meta, y, splits, num_classes:int, seed:int=0,
     for s in splits:
         count = np.bincount(y[s.train], minlength=num_classes)
         out['majority'][s.test] = count.argmax()
-        out['stratified'][:, s.test] = np.random.default_rng(fold_seed(seed, 'stratified', s.name)).choice(num_classes, (draws, len(s.test)), p=count/count.sum())
-        shared = subject is not None and len(np.intersect1d(subject[s.train], subject[s.test])) and len(np.unique(subject[s.train])) > 1
+        rng = np.random.default_rng(fold_seed(seed, 'stratified', s.name))
+        out['stratified'][:, s.test] = rng.choice(num_classes, (draws, len(s.test)), p=count/count.sum())
+        people, tested = ({*subject[rows]} if subject is not None else set() for rows in (s.train, s.test))
+        shared = len(people) > 1 and people & tested
         if 'stimulus' in table: out['stimulus'][s.test] = _from_columns(table[['stimulus']], y, s)
         for reading, place in zip(readings, places) if order and 'order' in table else ():
             place[s.test] = _from_columns(reading[['order']], y, s)
@@ -289,7 +322,8 @@ def per_subject(y, yhat,       # (N,) labels and predictions ((S, N): averaged o
     cm = _unit_counts(y, p, of, C).reshape(len(p), len(names), C, C)
     f = _figures(cm, cm.sum(-1) > 0)
     n = cm[0].sum(-1)
-    return pd.DataFrame(dict(subject=names, n=n.sum(1).astype(int), classes=(n > 0).sum(1), ACC=f['ACC'].mean(0), recall=f['UAR'].mean(0)))
+    return pd.DataFrame(dict(subject=names, n=n.sum(1).astype(int), classes=(n > 0).sum(1), ACC=f['ACC'].mean(0),
+                             recall=f['UAR'].mean(0)))
 
 # %% ../../nbs/51_metrics.ipynb #cell-050
 def trial_decisions(prob,          # (N, C) probabilities, one row a window
@@ -299,14 +333,16 @@ def trial_decisions(prob,          # (N, C) probabilities, one row a window
                    ) -> pd.DataFrame:  # trial, n, yhat, p0…, and y, subject if given
     "One decision a trial: the mean of its windows' probabilities, then the largest. Trials in sorted order."
     prob, trial = np.asarray(prob, float), np.asarray(trial).astype(str)
-    if prob.ndim != 2 or len(prob) != len(trial): raise EmonbError(f'probabilities have shape {prob.shape} for {len(trial)} windows; give (N, C)')
+    if prob.ndim != 2 or len(prob) != len(trial):
+        raise EmonbError(f'probabilities have shape {prob.shape} for {len(trial)} windows; give (N, C)')
     names, first, of, n = np.unique(trial, return_index=True, return_inverse=True, return_counts=True)
     mean = np.stack([np.bincount(of, c) for c in prob.T], 1)/n[:, None]
-    out = pd.DataFrame(dict(trial=names, n=n, yhat=mean.argmax(1), **{f'p{c}': mean[:, c] for c in range(mean.shape[1])}))
+    out = pd.DataFrame(dict(trial=names, n=n, yhat=mean.argmax(1), **{f'p{c}': p for c, p in enumerate(mean.T)}))
     for name, values in (('y', y), ('subject', subject)):
         if values is None: continue
         values = np.asarray(values)
-        if (bad := values != values[first][of]).any(): raise EmonbError(f'trial {trial[bad][0]} holds two values of {name}; name trials by subject and trial')
+        if (bad := values != values[first][of]).any():
+            raise EmonbError(f'trial {trial[bad][0]} holds two values of {name}; name trials by subject and trial')
         out[name] = values[first]
     return out
 
@@ -339,10 +375,13 @@ def kept_null(y, yhat,           # (N,) labels; predictions that are kept, (N,) 
 
 # %% ../../nbs/51_metrics.ipynb #cell-053
 def paper_figure(predictions) -> dict:    # {'ACC', 'targets': {target: ACC}, 'subjects': {target: {subject: ACC}}}
-    "Accuracy averaged over folds, then subjects, then targets, of a table with the columns subject, fold, y, yhat and, if there are several, target."
+    """Accuracy averaged over folds, then subjects, then targets, of a table with the columns subject, fold, y,
+    yhat and, if there are several, target."""
     need = {'subject', 'fold', 'y', 'yhat'}
-    if lack := need - set(predictions): raise EmonbError(f"predictions lack the column {sorted(lack)[0]!r}; they need {', '.join(sorted(need))}")
-    d = predictions.assign(hit=predictions.y == predictions.yhat, target=predictions['target'] if 'target' in predictions else 'all')
+    if lack := need - set(predictions):
+        raise EmonbError(f"predictions lack the column {sorted(lack)[0]!r}; they need {', '.join(sorted(need))}")
+    several = 'target' in predictions
+    d = predictions.assign(hit=predictions.y == predictions.yhat, target=predictions.target if several else 'all')
     subject = d.groupby(['target', 'subject', 'fold']).hit.mean().groupby(['target', 'subject']).mean()
     target = subject.groupby('target').mean()
     return dict(ACC=float(target.mean()), targets={k: float(v) for k, v in target.items()},

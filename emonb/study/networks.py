@@ -12,11 +12,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np, pandas as pd, torch
+import numpy as np
+import pandas as pd
+import torch
 from safetensors.torch import load, save
 
-from ..core import Damaged, DataError, EmonbError, note, read_sealed, set_aside, sha256_of
-from ..core import write_bytes, write_sealed
+from emonb.core import (
+    Damaged,
+    DataError,
+    EmonbError,
+    note,
+    read_sealed,
+    set_aside,
+    sha256_of,
+    write_bytes,
+    write_sealed,
+)
 from ..data.recordings import Prepared
 from ..models.registry import entry, load_model, name_of, save_model
 from . import report
@@ -41,6 +52,7 @@ def scaler_of(mode:str, tensors:dict) -> Scaler:
         pair[('mean', 'sd').index(what)] = v
     return out
 
+# %% ../../nbs/53a_networks.ipynb #e0aba26e
 def fit_and_keep(folder, known:dict, data:Prepared, split:Split, recipe:Recipe, seed:int) -> tuple[pd.DataFrame, dict]:
     "A fold, whose network then lies in `folder`; `known` says whose it is."
     name, made = name_of(recipe.make), []

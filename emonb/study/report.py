@@ -11,11 +11,11 @@ __all__ = ['PROVENANCE', 'DATA', 'KINDS', 'title', 'entry', 'number', 'interval'
            'in_words', 'published_part_a', 'published_deap', 'write_report']
 
 # %% ../../nbs/54_report.ipynb #cell-002
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 import io
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import fill
 
@@ -49,8 +49,10 @@ def entry(method:str, kind:str,      # name; one of `KINDS`
     "One row of a results table."
     one_of('kind', kind, KINDS)
     for m in METRICS:
-        if m not in metrics or 'value' not in metrics[m]: raise EmonbError(f"{method}: metrics lack {m}; give {', '.join(METRICS)}, each with value, low and high")
-    return dict(method=method, kind=kind, metrics=metrics, n=int(n), subjects=int(subjects), protocol=protocol, weights=str(weights), seeds=int(seeds))
+        if m not in metrics or 'value' not in metrics[m]:
+            raise EmonbError(f"{method}: metrics lack {m}; give {', '.join(METRICS)}, each with value, low and high")
+    return dict(method=method, kind=kind, metrics=metrics, n=int(n), subjects=int(subjects), protocol=protocol,
+                weights=str(weights), seeds=int(seeds))
 
 def number(v, digits:int=2) -> str:
     "A share as papers print it: .61, 1.00, –.05; '–' for a missing one."
@@ -101,9 +103,11 @@ def results_table(entries,            # list of `entry`
     if not entries: raise EmonbError('a results table needs at least one entry')
     if need_floor and not any(e['kind'] == 'floor' for e in entries):
         raise EmonbError("a results table needs its floors; add entries of kind 'floor' (emonb.study.metrics.floors)")
-    rows = [dict(method=e['method'], kind=e['kind'], **{m: interval(e['metrics'][m], digits) for m in METRICS}, N=e['n'], subjects=e['subjects'],
-                 protocol=e['protocol'], weights=e['weights'], seeds=e['seeds'], data=DATA[provenance])
-            for e in sorted(entries, key=lambda e: KINDS.index(e['kind']))]
+    rows = []
+    for e in sorted(entries, key=lambda e: KINDS.index(e['kind'])):
+        figures = {m: interval(e['metrics'][m], digits) for m in METRICS}
+        rows.append(dict(method=e['method'], kind=e['kind'], **figures, N=e['n'], subjects=e['subjects'],
+                         protocol=e['protocol'], weights=e['weights'], seeds=e['seeds'], data=DATA[provenance]))
     out = pd.DataFrame(rows)
     out.attrs['title'] = heading
     return out
@@ -111,9 +115,12 @@ def results_table(entries,            # list of `entry`
 # %% ../../nbs/54_report.ipynb #cell-013
 def markdown_table(df, digits:int=3) -> str:
     "A DataFrame as a Markdown table under its title; the index is left out."
-    cell = lambda v: (number(v, digits) if isinstance(v, (float, np.floating)) else str(v)).replace('|', '\\|').replace('\n', ' ')
+    def cell(v):
+        text = number(v, digits) if isinstance(v, (float, np.floating)) else str(v)
+        return text.replace('|', '\\|').replace('\n', ' ')
     right = [pd.api.types.is_numeric_dtype(t) for t in df.dtypes]
-    lines = [' | '.join(map(cell, df.columns)), ' | '.join('---:' if r else '---' for r in right), *(' | '.join(map(cell, row)) for row in df.itertuples(index=False))]
+    lines = [' | '.join(map(cell, df.columns)), ' | '.join('---:' if r else '---' for r in right),
+             *(' | '.join(map(cell, row)) for row in df.itertuples(index=False))]
     head = f"**{df.attrs['title']}**\n\n" if df.attrs.get('title') else ''
     return head + '\n'.join(f'| {line} |' for line in lines) + '\n'
 
@@ -165,13 +172,14 @@ def plot_confusion(y, yhat,        # (N,) labels; (N,) or (S, N) predictions
                    classes,        # names
                    provenance:str, text:str='Confusion'):
     "Confusion matrix: share of each true class (colour, first line) and clips (second line)."
-    cm = np.atleast_3d(np.moveaxis(confusion(y, np.atleast_2d(yhat), len(classes)), 0, -1)).mean(-1)
+    cm = confusion(y, np.atleast_2d(yhat), len(classes)).mean(0)
     share = cm/np.maximum(cm.sum(1, keepdims=True), 1e-12)
     side = 1.6 + .75*len(classes)
     fig, ax = new_figure(side + 1.2, side, text, provenance)
     cells = np.array([[f'{number(share[i, j])}\n{cm[i, j]:.0f}' for j in range(len(cm))] for i in range(len(cm))])
-    sns.heatmap(share, vmin=0, vmax=1, cmap='Blues', annot=cells, fmt='', annot_kws=dict(fontsize=8), cbar=False, square=True,
-                xticklabels=classes, yticklabels=[f'{c} ({n:.0f})' for c, n in zip(classes, cm.sum(1))], ax=ax)
+    rows = [f'{c} ({k:.0f})' for c, k in zip(classes, cm.sum(1))]
+    sns.heatmap(share, vmin=0, vmax=1, cmap='Blues', annot=cells, fmt='', annot_kws=dict(fontsize=8), cbar=False,
+                square=True, xticklabels=classes, yticklabels=rows, ax=ax)
     ax.tick_params(axis='y', labelrotation=0)
     ax.set_xticks(ax.get_xticks(), classes, rotation=30, ha='right')
     ax.set(xlabel='predicted', ylabel='true (clips)')
@@ -186,7 +194,8 @@ def plot_per_subject(y, yhat, subject,    # (N,); (N,) or (S, N); (N,)
     sns.barplot(x=t.subject.astype(str), y=t.ACC, color='#6baed6', saturation=1, errorbar=None, ax=ax)
     pooled = float(np.average(t.ACC, weights=t.n))
     common = float(np.bincount(np.asarray(y)).max()/len(y))
-    ax.axhline(pooled, color='C3', label=f'pooled {number(pooled)}'); ax.axhline(common, color='k', ls=':', label=f'commonest class {number(common)}')
+    ax.axhline(pooled, color='C3', label=f'pooled {number(pooled)}')
+    ax.axhline(common, color='k', ls=':', label=f'commonest class {number(common)}')
     ax.set_xticks(range(len(t)), t.subject, rotation=90, fontsize=8 if len(t) < 50 else 5)
     each = t.n.min() if t.n.min() == t.n.max() else f'{t.n.min()} to {t.n.max()}'
     ax.set(ylabel='accuracy', xlabel=f'subject ({each} clips each)', ylim=(0, 1.02), xlim=(-.6, len(t) - .4))
@@ -211,12 +220,14 @@ def plot_intervals(table,          # from `results_table`
     values, low, high = map(np.array, zip(*table[metric].map(_read)))
     rows = np.arange(len(table))
     ax.hlines(rows, low, high, colors=[colour[k] for k in table['kind']], lw=2)
-    sns.scatterplot(x=values, y=rows, hue=table['kind'].to_numpy(), palette=colour, s=36, linewidth=0, legend=False, ax=ax)
-    best = max(_read(c)[0] for c, k in zip(table[metric], table['kind']) if k == 'floor') if (table['kind'] == 'floor').any() else None
-    if best is not None: ax.axvline(best, color='0.45', ls=':', lw=1)
+    ax.scatter(values, rows, c=[colour[k] for k in table['kind']], s=36, zorder=3)
+    known = values[(table['kind'] == 'floor').to_numpy()]
+    if len(known): ax.axvline(known.max(), color='0.45', ls=':', lw=1)
     several = table['protocol'].nunique() > 1
-    ax.set_yticks(range(len(table)), [f"{r.method}{f', {r.protocol}' if several else ''} ({r.kind})" for r in table.itertuples()], fontsize=8)
-    ax.set(xlabel=f'{metric} (dotted: the highest floor)' if best is not None else metric, xlim=(min(0, *(_read(c)[0] for c in table[metric])), 1.02), ylim=(len(table) - .5, -.5))
+    names = [f'{r.method}, {r.protocol}' if several else r.method for r in table.itertuples()]
+    ax.set_yticks(rows, [f'{name} ({kind})' for name, kind in zip(names, table['kind'])], fontsize=8)
+    ax.set(xlabel=metric + ' (dotted: the highest floor)'*bool(len(known)), xlim=(min(0, *values), 1.02),
+           ylim=(len(table) - .5, -.5))
     return fig
 
 # %% ../../nbs/54_report.ipynb #cell-045
@@ -253,7 +264,8 @@ def plot_pictures(pictures,       # (n, 3, H, W) uint8
 def plain(o):
     "The same value as plain JSON: numpy and pandas scalars and arrays, paths, tuples; NaN and infinity become None."
     if isinstance(o, Mapping): return {str(k): plain(v) for k, v in o.items()}
-    if isinstance(o, (list, tuple, set, frozenset)): return [plain(v) for v in (sorted(o) if isinstance(o, (set, frozenset)) else o)]
+    if isinstance(o, (list, tuple, set, frozenset)):
+        return [plain(v) for v in (sorted(o) if isinstance(o, (set, frozenset)) else o)]
     if hasattr(o, 'tolist'): return plain(o.tolist())                    # numpy arrays and scalars, pandas Series
     if isinstance(o, float): return o if math.isfinite(o) else None
     return o if o is None or isinstance(o, (bool, int, str)) else str(o)
@@ -263,20 +275,24 @@ def block(y, yhat,           # (N,) labels; (N,) or (S, N) predictions of the te
           floors:dict,       # name → (N,) or (S, N) predictions, None where a floor does not apply
           num_classes:int, n_boot:int=2000, seed:int=0) -> dict:
     "Metrics and floors with intervals: {'metrics', 'floors', 'n', 'n_subjects'}."
-    score = lambda p: bootstrap(y, p, groups, num_classes, n_boot, seed)
+    def score(p): return bootstrap(y, p, groups, num_classes, n_boot, seed)
     subject = groups[0] if isinstance(groups, (list, tuple)) and np.ndim(groups[0]) == 1 else groups
-    return dict(metrics=score(yhat), floors={k: score(v) for k, v in floors.items() if v is not None}, n=len(y), n_subjects=len(np.unique(np.asarray(subject).astype(str))))
+    return dict(metrics=score(yhat), floors={k: score(v) for k, v in floors.items() if v is not None}, n=len(y),
+                n_subjects=len(np.unique(np.asarray(subject).astype(str))))
 
 def summary(classes, provenance:str, parameters:dict, seconds:float,
             one:dict|None=None,             # a `block`: the run has one set of predictions
             protocols:dict|None=None,       # {protocol: {target: block}}: the run has several
-            extra:dict|None=None            # anything else (oracle, versions, fingerprint); may not replace the names above
+            extra:dict|None=None            # anything else (oracle, versions, …); may not replace the names above
            ) -> dict:
     "What `summary.json` holds, as plain JSON."
     one_of('provenance', provenance, PROVENANCE)
-    if (one is None) == (protocols is None): raise EmonbError('summary takes either one block or the blocks of several protocols; give exactly one of them')
-    out = dict(one or {'protocols': protocols}, classes=list(classes), provenance=provenance, parameters=parameters, seconds=round(float(seconds), 2))
-    if both := set(out) & set(extra or {}): raise EmonbError(f'extra may not replace {sorted(both)[0]}; give it another name')
+    if (one is None) == (protocols is None):
+        raise EmonbError('summary takes either one block or the blocks of several protocols; give exactly one of them')
+    out = dict(one or {'protocols': protocols}, classes=list(classes), provenance=provenance, parameters=parameters,
+               seconds=round(float(seconds), 2))
+    if both := set(out) & set(extra or {}):
+        raise EmonbError(f'extra may not replace {sorted(both)[0]}; give it another name')
     return plain({**out, **(extra or {})})
 
 # %% ../../nbs/54_report.ipynb #cell-042
@@ -293,13 +309,17 @@ def reductions_table(full:dict, now:dict) -> pd.DataFrame:
     return pd.DataFrame([r for r in rows if r[1] != r[2]], columns=['setting', 'paper', 'this_run'])
 
 def account_table(account:dict, provenance:str, names=()) -> pd.DataFrame:
-    "The account of a set as a table, and a line for every person whose name was met in several spellings or nearly twice."
-    rows = account_rows(account) + [dict(unit='name', found='', used='', left_out='', why=f"{d['defect']}: {d['action']}") for d in names]
-    return titled(pd.DataFrame(rows).rename(columns=dict(left_out='left out')), title('What the files hold, and what became of it', provenance))
+    """The account of a set as a table, and a line for every person
+    whose name was met in several spellings or nearly twice."""
+    rows = account_rows(account) + [dict(unit='name', found='', used='', left_out='',
+                                         why=f"{d['defect']}: {d['action']}") for d in names]
+    return titled(pd.DataFrame(rows).rename(columns=dict(left_out='left out')),
+                  title('What the files hold, and what became of it', provenance))
 
 def provenance_table(provenance:str, data:str|None, run:dict, seconds:float, notes=()) -> pd.DataFrame:
     "Data, code, device, versions and notes of a run, one a line; `run` is `core.provenance_of_run`'s."
-    rows = dict(provenance=provenance, data=data, code=run['git'] or 'not a checkout', device=run['device'], time=run['time'],
+    rows = dict(provenance=provenance, data=data, code=run['git'] or 'not a checkout',
+                device=run['device'], time=run['time'],
                 seconds=round(seconds, 1), **{f'version of {k}': v for k, v in run['versions'].items()})
     lines = [dict(what=k, value=str(v)) for k, v in rows.items()] + [dict(what='note', value=n) for n in notes]
     return titled(pd.DataFrame(lines), title('Provenance of this run', provenance))
@@ -341,7 +361,9 @@ def plot_protocols(tables:dict       # target → results table of all its proto
             best = max(_read(cell)[0] for cell in of.UAR[of.kind == 'floor'])
             ax.plot([i - .4, i + .4], [best, best], color='.45', ls=':', label='highest floor')
         ax.set(title=title(target, _provenance(t)), xlabel='protocol', ylim=(0, 1.03), xlim=(-.5, len(protocols) - .5))
-        words = [q.replace('_x_', ' ×\n').replace('_', ' ').replace(', ', ',\n').replace(' + ', '\n+ ') for q in protocols]
+        breaks = {'_x_': ' ×\n', '_': ' ', ', ': ',\n', ' + ': '\n+ '}
+        words = protocols
+        for a, b in breaks.items(): words = [q.replace(a, b) for q in words]
         ax.set_xticks(range(len(protocols)), words, fontsize=9)
     axes[0].set_ylabel('UAR')
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
@@ -400,33 +422,52 @@ def in_words(tables:dict,                  # target → results table of all its
 _LIONG = 'as tabulated by Liong et al., Neurocomputing 566, 2024'
 _MICRON = 'Micron-BERT (Nguyen et al., CVPR 2023)'
 _PART_A = [  # method, input, classes, UF1, UAR, source
-    ('AlexNet (Li et al. 2022)', 'RGB-D', 4, .3001, .2982, _LIONG), ('AlexNet (Li et al. 2022)', 'RGB-D', 7, .1773, .1829, _LIONG),
-    ('STSTNet *', 'RGB-D', 4, .3795, .3792, _LIONG), ('RCN-A *', 'RGB-D', 4, .3928, .3893, _LIONG), ('FeatRef *', 'RGB-D', 4, .3493, .3413, _LIONG),
-    ('RCN-A', 'flow', 4, .4002, .4229, _LIONG), ('RCN-A', 'flow', 7, .1892, .1879, _LIONG),
-    ('MEAN', 'flow', 4, .3894, .4004, _LIONG), ('MEAN', 'scene flow', 4, .3968, .4187, _LIONG),
-    ('SFAMNet', 'flow + scene flow', 4, .4462, .4797, _LIONG), ('SFAMNet', 'flow + scene flow', 7, .2365, .2373, _LIONG),
-    ('Micron-BERT', 'RGB', 3, .5604, .6125, _MICRON), ('Micron-BERT', 'RGB', 4, .4718, .4913, _MICRON), ('Micron-BERT', 'RGB', 7, .3264, .3254, _MICRON)]
+    ('AlexNet (Li et al. 2022)', 'RGB-D', 4, .3001, .2982, _LIONG),
+    ('AlexNet (Li et al. 2022)', 'RGB-D', 7, .1773, .1829, _LIONG),
+    ('STSTNet *', 'RGB-D', 4, .3795, .3792, _LIONG),
+    ('RCN-A *', 'RGB-D', 4, .3928, .3893, _LIONG),
+    ('FeatRef *', 'RGB-D', 4, .3493, .3413, _LIONG),
+    ('RCN-A', 'flow', 4, .4002, .4229, _LIONG),
+    ('RCN-A', 'flow', 7, .1892, .1879, _LIONG),
+    ('MEAN', 'flow', 4, .3894, .4004, _LIONG),
+    ('MEAN', 'scene flow', 4, .3968, .4187, _LIONG),
+    ('SFAMNet', 'flow + scene flow', 4, .4462, .4797, _LIONG),
+    ('SFAMNet', 'flow + scene flow', 7, .2365, .2373, _LIONG),
+    ('Micron-BERT', 'RGB', 3, .5604, .6125, _MICRON),
+    ('Micron-BERT', 'RGB', 4, .4718, .4913, _MICRON),
+    ('Micron-BERT', 'RGB', 7, .3264, .3254, _MICRON)]
 
 def published_part_a(classes:int|None=None) -> pd.DataFrame:  # method, input, classes, UF1, UAR, source, note
-    "Published figures on CAS(ME)³ Part A, as printed; '*': some papers list the row as 3-class. Not comparable with ours."
+    """Published figures on CAS(ME)³ Part A, as printed; '*': some papers list the row as 3-class.
+
+    Not comparable with ours."""
     out = pd.DataFrame(_PART_A, columns=['method', 'input', 'classes', 'UF1', 'UAR', 'source'])
     out['note'] = 'different protocol'
-    if classes is not None: out = out[out.classes == one_of('classes', classes, sorted(set(out.classes)))].reset_index(drop=True)
-    out.attrs['title'] = 'Published figures on CAS(ME)³ Part A (different protocols; not to be ranked with the table above)'
+    if classes is not None:
+        out = out[out.classes == one_of('classes', classes, sorted(set(out.classes)))].reset_index(drop=True)
+    said = 'different protocols; not to be ranked with the table above'
+    out.attrs['title'] = f'Published figures on CAS(ME)³ Part A ({said})'
     return out
 
 # %% ../../nbs/54_report.ipynb #cell-036
 _TABLE_I = [  # group, method, valence, arousal, average, note
-    ('EEG', 'EEG graph-based', 60.18, 59.19, 59.68, 'the reference printed is Emonet; Fan et al. 2024 is meant'), ('EEG', 'CNN multispectral', 90.62, 86.13, 88.38, ''),
-    ('EEG', '3D CNN', 96.61, 96.43, 96.52, 'valence and arousal swapped: its source gives arousal first'), ('EEG', 'DCNN', 87.84, 87.69, 87.76, ''),
-    ('face', 'Emonet V1', 48.16, 58.87, 53.52, 'mean below a majority guess (about 57 to 59)'), ('face', 'Emonet V2', 51.26, 56.19, 53.72, 'mean below a majority guess (about 57 to 59)'),
-    ('fusion', '3D CNN ensemble', 96.13, 96.79, 96.46, ''), ('fusion', 'CNN and attention', 96.63, 98.18, 97.40, "its source's abstract gives arousal 97.15"),
+    ('EEG', 'EEG graph-based', 60.18, 59.19, 59.68, 'the reference printed is Emonet; Fan et al. 2024 is meant'),
+    ('EEG', 'CNN multispectral', 90.62, 86.13, 88.38, ''),
+    ('EEG', '3D CNN', 96.61, 96.43, 96.52, 'valence and arousal swapped: its source gives arousal first'),
+    ('EEG', 'DCNN', 87.84, 87.69, 87.76, ''),
+    ('face', 'Emonet V1', 48.16, 58.87, 53.52, 'mean below a majority guess (about 57 to 59)'),
+    ('face', 'Emonet V2', 51.26, 56.19, 53.72, 'mean below a majority guess (about 57 to 59)'),
+    ('fusion', '3D CNN ensemble', 96.13, 96.79, 96.46, ''),
+    ('fusion', 'CNN and attention', 96.63, 98.18, 97.40, "its source's abstract gives arousal 97.15"),
     ('fusion', "the paper's model", 97.64, 97.78, 97.71, 'windows shuffled, one subject at a time')]
 
 def published_deap() -> pd.DataFrame:  # group, method, valence, arousal, average (accuracy, %), note
-    "Table I of Safavi et al. (deep multimodal emotion recognition, DEAP) as printed, with notes. Not comparable with ours."
+    """Table I of Safavi et al. (deep multimodal emotion recognition, DEAP) as printed, with notes.
+
+    Not comparable with ours."""
     out = pd.DataFrame(_TABLE_I, columns=['group', 'method', 'valence', 'arousal', 'average', 'note'])
-    out.attrs['title'] = 'Table I of the paper as printed: accuracy in %, different protocols, not to be ranked with the table above'
+    said = 'accuracy in %, different protocols, not to be ranked with the table above'
+    out.attrs['title'] = f'Table I of the paper as printed: {said}'
     return out
 
 # %% ../../nbs/54_report.ipynb #cell-057
@@ -434,6 +475,7 @@ def write_report(out, predictions:pd.DataFrame, tables:list, figures:dict, said:
     "`predictions.parquet`, `tables.md` with a sentence beneath, a PNG a figure and, last, `summary.json` in `out`."
     out = Path(out)
     with atomic_path(out/'predictions.parquet') as tmp: predictions.to_parquet(tmp)
-    write_bytes(out/'tables.md', '\n\n'.join([*map(markdown_table, tables), *([beneath + '\n'] if beneath else [])]).encode())
+    pieces = [*map(markdown_table, tables), *([beneath + '\n'] if beneath else [])]
+    write_bytes(out/'tables.md', '\n\n'.join(pieces).encode())
     for name, fig in figures.items(): save_figure(fig, out/f'{name}.png')
     write_json(out/'summary.json', plain(said))

@@ -27,7 +27,8 @@ class Store:
     def _read(self, path) -> dict|None:
         try: row = dict(read_sealed(path), file=path.stem)
         except Damaged as e: return self._aside(str(e), path)
-        return row if {'key', 'predictions', 'versions'} <= set(row) else self._aside(f'{path}: damaged, not a row of a fold', path)
+        if {'key', 'predictions', 'versions'} <= set(row): return row
+        return self._aside(f'{path}: damaged, not a row of a fold', path)
 
     def _aside(self, why:str, *files):
         names = ' and '.join(set_aside(f).name for f in files if f.exists())
@@ -38,8 +39,9 @@ class Store:
         row = self._index.get(key)
         if row is None: return False
         path = self.pred_dir/f"{row['file']}.parquet"
-        if path.exists() and sha256_of(path) == row['predictions']: return True
-        if path.exists(): self._aside(f'{path}: damaged, its checksum does not fit', path, self.rows_dir/f"{row['file']}.json")
+        if path.exists():
+            if sha256_of(path) == row['predictions']: return True
+            self._aside(f'{path}: damaged, its checksum does not fit', path, self.rows_dir/f"{row['file']}.json")
         del self._index[key]
         return False
 
@@ -51,27 +53,33 @@ class Store:
         row = dict(row, key=key, predictions=sha256_of(path), versions=self.versions)
         write_sealed(self.rows_dir/f'{stem}.json', row)
         self._index[key] = dict(row, file=stem)
-        self.log(f"{row['model']} {row['protocol']} fold {row['fold']} seed {row['seed']}: {row.get('n_test')} predicted, {row.get('seconds')} s")
+        fold = f"{row['model']} {row['protocol']} fold {row['fold']} seed {row['seed']}"
+        self.log(f"{fold}: {row.get('n_test')} predicted, {row.get('seconds')} s")
 
     def log(self, line:str):
-        with open(self.out/'run.log', 'a') as f: f.write(f'{datetime.now(timezone.utc).isoformat(timespec="seconds")} {line}\n')
+        now = datetime.now(timezone.utc).isoformat(timespec='seconds')
+        with open(self.out/'run.log', 'a') as f: f.write(f'{now} {line}\n')
 
     def predictions(self, key:str) -> pd.DataFrame:
         "The predictions of a fold that `has` found, from now on one of those in use."
         self.used.add(key)
         return pd.read_parquet(self.pred_dir/f"{self._index[key]['file']}.parquet")
 
-    def rows(self) -> pd.DataFrame: return pd.DataFrame([{k: v for k, v in r.items() if not isinstance(v, dict)} for r in self._index.values()])
+    def rows(self) -> pd.DataFrame:
+        return pd.DataFrame([{k: v for k, v in r.items() if not isinstance(v, dict)} for r in self._index.values()])
 
 # %% ../../nbs/53_results.ipynb #cell-022
 def mixture(store:Store) -> list[str]:
-    "What the folder holds beside the folds in use, and which of these other library versions made; a sentence each, or nothing."
+    "What the folder holds beside the folds in use, and which of these other library versions made: sentences."
     used, other = [r for k, r in store._index.items() if k in store.used], len(set(store._index) - store.used)
     said = []
-    if other: said.append(f'{other} fold{"s" * (other > 1)} in {store.out.name}/rows belong to other code, data or settings and are not in these tables')
+    if other:
+        said.append(f'{other} fold{"s" * (other > 1)} in {store.out.name}/rows belong to other code, '
+                    'data or settings and are not in these tables')
     strange = [r['versions'] for r in used if r['versions'] != store.versions]
     if strange:
         now = store.versions
         differ = sorted({f'{k} {v[k]} (now {now.get(k)})' for v in strange for k in v if v[k] != now.get(k)})
-        said.append(f"{len(strange)} of {len(used)} folds in these tables were made with other versions: {', '.join(differ)}")
+        said.append(f"{len(strange)} of {len(used)} folds in these tables were made with other "
+                    f"versions: {', '.join(differ)}")
     return said

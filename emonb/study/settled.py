@@ -8,7 +8,10 @@ __all__ = ['PARTS', 'FREE', 'COLUMNS', 'settled_path', 'read_settled', 'settled_
            'need_confirmation', 'log_look']
 
 # %% ../../nbs/57_settled.ipynb #cell-071
-import hashlib, inspect, io, json
+import hashlib
+import inspect
+import io
+import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -129,7 +132,8 @@ class Standing:
     def sentence(self) -> str:
         "For under a table."
         if self.provenance == 'simulated': return ''
-        if not self.files: return f'Which files were read is not told, so looks are not counted. Settings: {self.settings}.'
+        if not self.files:
+            return f'Which files were read is not told, so looks are not counted. Settings: {self.settings}.'
         looks = 'This is the first scored look at these files' if not self.before else (
             f"These files were scored {self.before} time{'s' if self.before > 1 else ''} before")
         some, every = self.development

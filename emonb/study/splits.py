@@ -8,7 +8,8 @@ __all__ = ['PROTOCOLS', 'Split', 'Folds', 'protocol_table', 'trial_key', 'balanc
            'one_column_uar', 'leak_audit', 'splits_of', 'audit', 'splits_by_name']
 
 # %% ../../nbs/50_splits.ipynb #cell-002
-import re, warnings
+import re
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,30 +40,38 @@ class Folds(list):
         for s in self: yield s.train, s.test
 
 # %% ../../nbs/50_splits.ipynb #cell-010
-PROTOCOLS = {  # name: (columns of meta it reads, columns whose values the two parts never share, what still gets through)
+# name: (columns of meta it reads, columns whose values the two parts never share, what still gets through)
+PROTOCOLS = {
     'loso': (('subject',), ('subject',), 'the stimulus and the session clock, both shared by all subjects'),
     'subjects': (('subject',), ('subject',), "the same as 'loso', of which it is another name"),
     'leave_stimulus_out': (('stimulus',), ('stimulus',), 'the subject: the same people are in both parts'),
-    'stimulus_x_subject': (('subject', 'stimulus'), ('subject', 'stimulus'), 'the session clock, where the order of stimuli is fixed'),
-    'clock_x_subject': (('subject', 'start_s', 'length_s'), ('subject',), 'trends over the session that reach across a block and its guard'),
+    'stimulus_x_subject': (('subject', 'stimulus'), ('subject', 'stimulus'),
+                           'the session clock, where the order of stimuli is fixed'),
+    'clock_x_subject': (('subject', 'start_s', 'length_s'), ('subject',),
+                        'trends over the session that reach across a block and its guard'),
     'windows': ((), (), 'everything: the trial, its neighbours in time, the subject'),
     'trials': (('subject', 'trial'), ('trial',), 'the subject, and the stimulus if others saw it'),
 }
 
 def protocol_table() -> pd.DataFrame:
     "What each protocol holds apart and what still gets through, one row a protocol."
-    return pd.DataFrame([dict(protocol=p, held_apart=', '.join(apart) or 'nothing', gets_through=through) for p, (_, apart, through) in PROTOCOLS.items()])
+    return pd.DataFrame([dict(protocol=p, held_apart=', '.join(apart) or 'nothing', gets_through=through)
+                         for p, (_, apart, through) in PROTOCOLS.items()])
 
 # %% ../../nbs/50_splits.ipynb #cell-013
 def _labels(meta, y=None):
     "The labels as an int array, at least two classes among them."
-    if y is None and 'label' not in meta: raise DataError("meta has no column 'label' and no y was given; give y, one whole number a row")
+    if y is None and 'label' not in meta:
+        raise DataError("meta has no column 'label' and no y was given; give y, one whole number a row")
     y = np.asarray(meta['label'] if y is None else y)
-    if y.shape != (len(meta),): raise EmonbError(f'y has shape {y.shape} but meta has {len(meta)} rows; give one label a row')
+    if y.shape != (len(meta),):
+        raise EmonbError(f'y has shape {y.shape} but meta has {len(meta)} rows; give one label a row')
     if y.dtype.kind not in 'iub': raise EmonbError(f'y is {y.dtype}; labels are whole numbers 0 to C-1')
     present = np.unique(y)
     if len(present) == 0: raise DataError('meta has no rows; nothing is left after filtering')
-    if len(present) == 1: raise DataError(f'a single class ({present[0]}) is left in {len(y)} rows after filtering; keep rows of at least two classes')
+    if len(present) == 1:
+        raise DataError(f'a single class ({present[0]}) is left in {len(y)} rows after filtering; '
+                        'keep rows of at least two classes')
     return y.astype(np.int64)
 
 def _people(col) -> np.ndarray:
@@ -73,15 +82,20 @@ def _people(col) -> np.ndarray:
 
 def _column(meta, name, protocol):
     "One column without gaps: numbers for times, strings for the rest."
-    if name not in meta: raise DataError(f"meta has no column {name!r}, which protocol {protocol!r} needs; it has {', '.join(map(str, meta.columns))}")
+    if name not in meta:
+        raise DataError(f"meta has no column {name!r}, which protocol {protocol!r} needs; "
+                        f"it has {', '.join(map(str, meta.columns))}")
     col = meta[name]
-    if col.isna().any(): raise DataError(f'meta row {int(np.flatnonzero(col.isna())[0])}: {name} is missing; fill it in or leave the row out')
+    if col.isna().any():
+        raise DataError(f'meta row {int(np.flatnonzero(col.isna())[0])}: {name} is missing; '
+                        'fill it in or leave the row out')
     if name == 'subject': return _people(col)
     return col.to_numpy(float) if name in ('start_s', 'length_s') else col.astype(str).to_numpy()
 
 def trial_key(meta) -> np.ndarray:
     "(N,) one string a trial, unique over subjects ('s01/trial03')."
-    return np.char.add(np.char.add(_column(meta, 'subject', 'trials').astype(str), '/'), _column(meta, 'trial', 'trials').astype(str))
+    return np.char.add(np.char.add(_column(meta, 'subject', 'trials').astype(str), '/'),
+                       _column(meta, 'trial', 'trials').astype(str))
 
 # %% ../../nbs/50_splits.ipynb #cell-016
 def balanced_groups(values,     # (N,) one value a row
@@ -90,11 +104,13 @@ def balanced_groups(values,     # (N,) one value a row
                    ) -> np.ndarray:  # (N,) group number 0..k-1
     "Put whole values together into `k` groups that hold about equally many rows each."
     names, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    if not 1 <= k <= len(names): raise EmonbError(f'{k} groups were asked for but there are {len(names)} values; ask for 1 to {len(names)}')
+    if not 1 <= k <= len(names):
+        raise EmonbError(f'{k} groups were asked for but there are {len(names)} values; ask for 1 to {len(names)}')
     order = np.random.default_rng(seed).permutation(len(names))
     load, group = np.zeros(k, np.int64), np.zeros(len(names), np.int64)
     for i in order[np.argsort(-counts[order], kind='stable')]:
-        group[i] = load.argmin(); load[group[i]] += counts[i]
+        group[i] = load.argmin()
+        load[group[i]] += counts[i]
     return group[inverse]
 
 def _parts(values, k, seed, what):
@@ -105,7 +121,8 @@ def _parts(values, k, seed, what):
 
 # %% ../../nbs/50_splits.ipynb #cell-019
 def _crossed(across, within, clear):
-    "[(name, train mask, test mask)] of every non-empty cell of two lists of parts; `clear[j]`: rows that keep away from the second list's part j."
+    """[(name, train mask, test mask)] of every non-empty cell of two lists of parts; `clear[j]`:
+    rows that keep away from the second list's part j."""
     return [(f'{a} × {b}', ~in_a & clear[j], in_a & in_b)
             for a, in_a in across for j, (b, in_b) in enumerate(within) if (in_a & in_b).any()]
 
@@ -118,6 +135,12 @@ def _group_counts(n_subjects, n_blocks, n_cells, max_folds, subject_groups, stim
     return subject_groups, stimulus_groups
 
 # %% ../../nbs/50_splits.ipynb #cell-022
+def _shares(start_s, y, ends):
+    "(n, n, C) h[i, j, c]: the share of class c's windows that start between the places i and j of `ends`."
+    before = [np.searchsorted(np.sort(start_s[y == c]), ends, 'left')/(y == c).sum() for c in np.unique(y)]
+    before = np.stack(before, 1)
+    return before[None] - before[:, None]
+
 def clock_edges(start_s,            # (N,) s since the start of the session
                 y,                  # (N,) labels
                 n_blocks:int=5,     # how many blocks
@@ -125,21 +148,23 @@ def clock_edges(start_s,            # (N,) s since the start of the session
                ) -> np.ndarray:     # (n_blocks+1,) s; block b is edges[b] <= start < edges[b+1]
     "Edges of session-time blocks, each of which holds every class as far as possible."
     cuts = np.unique(start_s)
-    if len(cuts) < n_blocks: raise DataError(f'start_s has {len(cuts)} different values, too few for {n_blocks} blocks of time; ask for fewer')
+    if len(cuts) < n_blocks:
+        raise DataError(f'start_s has {len(cuts)} different values, '
+                        f'too few for {n_blocks} blocks of time; ask for fewer')
     if len(cuts) > candidates: cuts = np.unique(cuts[np.linspace(0, len(cuts) - 1, candidates).round().astype(int)])
-    ends = np.append(cuts, np.inf)                                              # the last block is open
-    before = np.stack([np.searchsorted(np.sort(start_s[y == c]), ends, 'left')/(y == c).sum() for c in np.unique(y)], 1)
-    held = before[None] - before[:, None]                                       # [i, j, c]: share of class c between cut i and cut j
-    rich = np.where(np.arange(len(ends))[None] > np.arange(len(ends))[:, None], held.min(-1), -np.inf)
-    best, back = rich[0].copy(), []
-    for _ in range(n_blocks - 1): best = np.minimum(best[:, None], rich).max(0)
-    cost = np.where(rich >= .9*best[-1], held.mean(-1)**2, np.inf)
-    total = cost[0]
+    ends = np.append(cuts, np.inf)                           # t_0 … t_n: the last block is open
+    h, place = _shares(start_s, y, ends), np.arange(len(ends))
+    r = np.where(place[None] > place[:, None], h.min(-1), -np.inf)
+    R = r[0]
+    for _ in range(n_blocks - 1): R = np.minimum(R[:, None], r).max(0)
+    c = np.where(r >= .9*R[-1], h.mean(-1)**2, np.inf)
+    E, came = c[0], []
     for _ in range(n_blocks - 1):
-        back.append((total[:, None] + cost).argmin(0)); total = (total[:, None] + cost).min(0)
+        came.append((E[:, None] + c).argmin(0))              # i_b(j)
+        E = (E[:, None] + c).min(0)
     path = [len(ends) - 1]
-    for b in back[::-1]: path.append(b[path[-1]])
-    return np.append(cuts[0], [ends[j] for j in path[::-1]])
+    for i in came[::-1]: path.append(i[path[-1]])
+    return np.append(cuts[0], ends[path[::-1]])
 
 # %% ../../nbs/50_splits.ipynb #cell-026
 def _clock_parts(start, length, y, n_blocks, guard_s):
@@ -150,20 +175,22 @@ def _clock_parts(start, length, y, n_blocks, guard_s):
     parts, clear = [], []
     for a, b in zip(edges[:-1], edges[1:]):
         inside = (start >= a) & (start < b)
-        over = max(b, (start + length)[inside].max())                  # the last window of a block may reach past its edge
+        over = max(b, (start + length)[inside].max())  # the last window of a block may reach past its edge
         parts.append((f"{a/60:.0f} to {f'{b/60:.0f}' if np.isfinite(b) else 'end'} min", inside))
         clear.append((start + length <= a - guard) | (start >= over + guard))
     return parts, clear
 
 # %% ../../nbs/50_splits.ipynb #cell-030
 def _folds(y, groups, n_splits, seed, who):
-    "[(name, train positions, test positions)] over rows (`groups` None) or over whole groups with the classes spread evenly."
+    """[(name, train positions, test positions)] over rows (`groups` None)
+    or over whole groups with the classes spread evenly."""
     n, what = (len(y), 'windows') if groups is None else (len(np.unique(groups)), 'trials')
-    if not 2 <= n_splits <= n: raise DataError(f'{who}{n_splits} folds were asked for but there are {n} {what}; ask for 2 to {n}')
+    if not 2 <= n_splits <= n:
+        raise DataError(f'{who}{n_splits} folds were asked for but there are {n} {what}; ask for 2 to {n}')
     seed = seed if not who else fold_seed(seed, who)
     if groups is None: cut = KFold(n_splits, shuffle=True, random_state=seed).split(y)
     else:
-        with warnings.catch_warnings():                      # a class with fewer rows than folds: some folds lack it, which the audit tells
+        with warnings.catch_warnings():  # a class with fewer rows than folds: some folds lack it, which the audit tells
             warnings.simplefilter('ignore', UserWarning)
             cut = list(StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed).split(y, y, groups))
     return [(f'{who}fold {i + 1}/{n_splits}', tr, te) for i, (tr, te) in enumerate(cut)]
@@ -173,15 +200,18 @@ def _each_subject(meta, y, groups, n_splits, seed, protocol):
     subject, out = _column(meta, 'subject', protocol), []
     for s in np.unique(subject):
         at = np.flatnonzero(subject == s)
-        if len(np.unique(y[at])) < 2: raise DataError(f'subject {s} has a single class ({y[at][0]}); leave the subject out or do not split per subject')
-        out += [(n, at[tr], at[te]) for n, tr, te in _folds(y[at], None if groups is None else groups[at], n_splits, seed, f'{s} ')]
+        if len(np.unique(y[at])) < 2:
+            raise DataError(f'subject {s} has a single class ({y[at][0]}); '
+                            'leave the subject out or do not split per subject')
+        own = _folds(y[at], None if groups is None else groups[at], n_splits, seed, f'{s} ')
+        out += [(name, at[train], at[test]) for name, train, test in own]
     return out
 
 # %% ../../nbs/50_splits.ipynb #cell-032
 def make_splits(meta,                  # the table of a prepared set
                 protocol:str,          # a name in `PROTOCOLS`
                 y=None,                # (N,) whole numbers; default meta['label']
-                seed:int=0,            # shuffles windows, trials and groups; the leave-one-out protocols do not depend on it
+                seed:int=0,            # shuffles windows, trials and groups; leave-one-out does not depend on it
                 n_splits:int=10,       # folds of 'windows' and 'trials'
                 per_subject:bool=False,  # 'windows' and 'trials' inside each subject
                 n_blocks:int=5,        # blocks of time of 'clock_x_subject'
@@ -190,32 +220,41 @@ def make_splits(meta,                  # the table of a prepared set
                 subject_groups:int|None=None,   # leave whole groups of subjects out, this many groups
                 stimulus_groups:int|None=None   # the same for stimuli
                ) -> Folds:
-    "The folds of a protocol: sorted row positions, the same for the same arguments. `DataError` for a table it cannot split, `EmonbError` for a wrong argument."
+    """The folds of a protocol: sorted row positions, the same for the same arguments.
+
+    `DataError` for a table it cannot split, `EmonbError` for a wrong argument."""
     one_of('protocol', protocol, PROTOCOLS)
     y = _labels(meta, y)
     col = {c: _column(meta, c, protocol) for c in PROTOCOLS[protocol][0]}
-    if per_subject and protocol not in ('windows', 'trials'): raise EmonbError(f"per_subject=True goes with protocol 'windows' or 'trials', not with {protocol!r}")
+    if per_subject and protocol not in ('windows', 'trials'):
+        raise EmonbError(f"per_subject=True goes with protocol 'windows' or 'trials', not with {protocol!r}")
     for c in ('subject', 'stimulus'):
         if c in PROTOCOLS[protocol][1] and len(u := np.unique(col[c])) < 2:
-            raise DataError(f"meta has a single {c} ({u[0]}); protocol {protocol!r} leaves a {c} out and needs at least two")
+            raise DataError(f"meta has a single {c} ({u[0]}); "
+                            f"protocol {protocol!r} leaves a {c} out and needs at least two")
     if protocol in ('windows', 'trials'):
         groups = trial_key(meta) if protocol == 'trials' else None
-        found = (_each_subject(meta, y, groups, n_splits, seed, protocol) if per_subject else _folds(y, groups, n_splits, seed, ''))
+        found = (_each_subject(meta, y, groups, n_splits, seed, protocol) if per_subject
+                 else _folds(y, groups, n_splits, seed, ''))
     else: found = _left_out(col, y, protocol, seed, n_blocks, guard_s, max_folds, subject_groups, stimulus_groups)
     return Folds(_checked(protocol, *f) for f in found)
 
 # %% ../../nbs/50_splits.ipynb #cell-033
 def _left_out(col, y, protocol, seed, n_blocks, guard_s, max_folds, subject_groups, stimulus_groups):
     "[(name, train mask, test mask)] of the protocols that leave subjects, stimuli or blocks of time out."
-    if protocol in ('loso', 'subjects'): return [(n, ~m, m) for n, m in _parts(col['subject'], subject_groups, seed, 'subject')]
-    if protocol == 'leave_stimulus_out': return [(n, ~m, m) for n, m in _parts(col['stimulus'], stimulus_groups, seed, 'stimulus')]
+    if protocol in ('loso', 'subjects'):
+        return [(n, ~m, m) for n, m in _parts(col['subject'], subject_groups, seed, 'subject')]
+    if protocol == 'leave_stimulus_out':
+        return [(n, ~m, m) for n, m in _parts(col['stimulus'], stimulus_groups, seed, 'stimulus')]
     n_subjects = len(np.unique(col['subject']))
     if protocol == 'clock_x_subject':
         blocks, clear = _clock_parts(col['start_s'], col['length_s'], y, n_blocks, guard_s)
-        k, _ = _group_counts(n_subjects, n_blocks, n_subjects*n_blocks, max_folds, subject_groups, n_blocks if subject_groups else None)
+        k, _ = _group_counts(n_subjects, n_blocks, n_subjects*n_blocks, max_folds, subject_groups,
+                             n_blocks if subject_groups else None)
     else:
-        cells = len(np.unique(np.char.add(np.char.add(col['subject'].astype(str), '\0'), col['stimulus'].astype(str))))
-        k, v = _group_counts(n_subjects, len(np.unique(col['stimulus'])), cells, max_folds, subject_groups, stimulus_groups)
+        cells = len(set(zip(col['subject'], col['stimulus'])))
+        n_stimuli = len(np.unique(col['stimulus']))
+        k, v = _group_counts(n_subjects, n_stimuli, cells, max_folds, subject_groups, stimulus_groups)
         blocks = _parts(col['stimulus'], v, seed, 'stimulus')
         clear = [~m for _, m in blocks]
     return _crossed(_parts(col['subject'], k, seed, 'subject'), blocks, clear)
@@ -225,29 +264,40 @@ def _checked(protocol, name, train, test):
     train, test = (np.flatnonzero(p) if p.dtype == bool else np.sort(p) for p in (train, test))
     for part, rows in (('train', train), ('test', test)):
         if len(rows) == 0:
-            raise DataError(f'{protocol}, {name}: no row is left to {part} on; ask for fewer folds, fewer blocks or a shorter guard')
+            raise DataError(f'{protocol}, {name}: no row is left to {part} on; '
+                            'ask for fewer folds, fewer blocks or a shorter guard')
     return Split(protocol, name, train.astype(np.int64), test.astype(np.int64))
 
 # %% ../../nbs/50_splits.ipynb #cell-035
 def split_matrix(meta, splits) -> np.ndarray:
     "(folds, N) int8: 1 where a row is trained on, 2 where it is tested, 0 where the fold leaves it out."
     out = np.zeros((len(splits), len(meta)), np.int8)
-    for i, s in enumerate(splits): out[i, s.train] = 1; out[i, s.test] = 2
+    for i, s in enumerate(splits):
+        out[i, s.train] = 1
+        out[i, s.test] = 2
     return out
 
 # %% ../../nbs/50_splits.ipynb #cell-042
 def check_split(meta, split:Split, disjoint=('subject',)):
-    "Stop with an `EmonbError` that names what both parts of `split` share: a row, or a value of a column in `disjoint` ('trial' counts within its subject)."
+    """Stop with an `EmonbError` that names what both parts of `split` share:
+    a row, or a value of a column in `disjoint` ('trial' counts within its subject)."""
     for part in ('train', 'test'):
         rows = np.asarray(getattr(split, part))
         if len(rows) == 0: raise EmonbError(f'split {split.name}: the {part} part is empty')
-        if rows.min() < 0 or rows.max() >= len(meta): raise EmonbError(f'split {split.name}: the {part} part names row {int(rows.max() if rows.min() >= 0 else rows.min())}, but meta has rows 0 to {len(meta) - 1}')
+        if rows.min() < 0 or rows.max() >= len(meta):
+            bad = rows.max() if rows.min() >= 0 else rows.min()
+            raise EmonbError(f'split {split.name}: the {part} part names row {bad}, '
+                             f'but meta has rows 0 to {len(meta) - 1}')
     both = np.intersect1d(split.train, split.test)
-    if len(both): raise EmonbError(f'split {split.name}: row {both[0]} is in both parts ({len(both)} such rows); make the parts disjoint')
+    if len(both):
+        raise EmonbError(f'split {split.name}: row {both[0]} is in both parts ({len(both)} such rows); '
+                         'make the parts disjoint')
     for c in disjoint:
         key = trial_key(meta) if c == 'trial' else _column(meta, c, split.protocol)
         both = np.intersect1d(key[split.train], key[split.test])
-        if len(both): raise EmonbError(f'split {split.name}: {c} {both[0]} is in both parts ({len(both)} shared); leave whole {c}s out')
+        if len(both):
+            raise EmonbError(f'split {split.name}: {c} {both[0]} is in both parts ({len(both)} shared); '
+                             f'leave whole {c}s out')
 
 # %% ../../nbs/50_splits.ipynb #cell-085
 def check_folds(meta, splits, disjoint=('subject',)):
@@ -300,7 +350,8 @@ def splits_within(meta, protocol:str,      # 'windows' or 'trials'
 
 # %% ../../nbs/50_splits.ipynb #cell-115
 def with_own_trials(meta, splits, k:int, most:int) -> Folds:
-    "Folds of left-out people, `k` of their trials moved into training; the first `most` of a session are tested by none."
+    """Folds of left-out people, `k` of their trials moved into training;
+    the first `most` of a session are tested by none."""
     if not 0 <= k <= most: raise EmonbError(f'{k} trials of {most} cannot be learnt from; give 0 to {most}')
     out = []
     for s in splits:
@@ -316,8 +367,10 @@ def _structure(meta, y, s):
     "Findings of one split that the table alone shows: [(finding, detail, severity)]."
     out, held = [], PROTOCOLS[s.protocol][1] if s.protocol in PROTOCOLS else None      # None: nothing was promised
     if n := len(np.intersect1d(s.train, s.test)): out.append(('shared rows', f'{n} rows in both parts', 'error'))
-    if len(have := np.unique(y[s.train])) < 2: out.append(('single-class training part', f'only class {have[0]}', 'error'))
-    elif len(lack := np.setdiff1d(y[s.test], have)): out.append(('class never trained on', f"class {', '.join(map(str, lack))} is tested", 'warning'))
+    if len(have := np.unique(y[s.train])) < 2:
+        out.append(('single-class training part', f'only class {have[0]}', 'error'))
+    elif len(lack := np.setdiff1d(y[s.test], have)):
+        out.append(('class never trained on', f"class {', '.join(map(str, lack))} is tested", 'warning'))
     keys = {c: _column(meta, c, s.protocol) for c in ('subject', 'stimulus') if c in meta and meta[c].nunique() > 1}
     if {'subject', 'trial'} <= set(meta): keys['trial'] = trial_key(meta)
     for c, key in keys.items():
@@ -330,20 +383,23 @@ def _structure(meta, y, s):
 
 # %% ../../nbs/50_splits.ipynb #cell-048
 def _recordings(meta, start, end):
-    "(N,) number of the recording whose clock `start_s` is: the subject's session, or each viewing if those overlap in time."
+    """(N,) number of the recording whose clock `start_s` is: the subject's session,
+    or each viewing if those overlap in time."""
     keys = [c for c in ('subject', 'stimulus', 'trial') if c in meta]
     subject = meta.groupby('subject', sort=True).ngroup().to_numpy() if 'subject' in meta else np.zeros(len(meta), int)
     if 'stimulus' not in meta: return subject
     viewing = meta.groupby(keys[:2], sort=True).ngroup().to_numpy()
     at = np.lexsort((start, subject))
-    overlap = (subject[at][1:] == subject[at][:-1]) & (viewing[at][1:] != viewing[at][:-1]) & (start[at][1:] < end[at][:-1] - 1e-6)
+    overlap = ((subject[at][1:] == subject[at][:-1]) & (viewing[at][1:] != viewing[at][:-1])
+               & (start[at][1:] < end[at][:-1] - 1e-6))
     return viewing if overlap.any() else subject
 
 def _touching(start, end, recording, train, test):
     "How many test windows touch or overlap a training window of their recording."
-    far = 2*(end.max() - start.min()) + 1                       # recordings laid end to end on one time line, well apart
+    far = 2*(end.max() - start.min()) + 1  # recordings laid end to end on one time line, well apart
     a, b = start + recording*far, end + recording*far + 1e-6
-    begun = np.searchsorted(np.sort(a[train]), b[test], 'right')       # training windows that start before the test window ends
+    # training windows that start before the test window ends
+    begun = np.searchsorted(np.sort(a[train]), b[test], 'right')
     over = np.searchsorted(np.sort(b[train]), a[test], 'left')         # … less those that ended before it starts
     return int((begun > over).sum())
 
@@ -354,20 +410,22 @@ def _twins(x, sample=2000, seed=0):
     rng = np.random.default_rng(seed)
     look = np.sort(rng.choice(len(z), min(sample, len(z)), replace=False))
     typical = np.median(np.linalg.norm(z[look] - z[rng.permutation(len(z))[:len(look)]], axis=1))
-    near = NearestNeighbors(radius=.01*typical, algorithm='auto').fit(z).radius_neighbors(z[look], return_distance=False)
+    near = NearestNeighbors(radius=.01*typical).fit(z).radius_neighbors(z[look], return_distance=False)
     pairs = np.array([(i, j) for i, js in zip(look, near) for j in js if i != j], np.int64).reshape(-1, 2)
     return pairs, len(look)
 
 # %% ../../nbs/50_splits.ipynb #cell-054
 def _binned(column, bins=32):
-    "(N,) small whole numbers: the values themselves if they are few or not numbers, else their rank cut into √N bins, `bins` at most."
+    """(N,) small whole numbers: the values themselves if they are few or not numbers,
+    else their rank cut into √N bins, `bins` at most."""
     codes, values = pd.factorize(pd.Series(column), sort=True)
     bins = min(bins, max(2, round(len(codes)**.5)))
     if len(values) <= bins or pd.Series(column).dtype.kind not in 'fiu': return codes
     return np.searchsorted(np.quantile(column, np.linspace(0, 1, bins + 1)[1:-1]), column, 'right')
 
 def one_column_uar(column, y, splits) -> float:
-    "UAR of a single column as the only evidence: bins and their classes learnt on each training part, tested rows pooled over `splits`."
+    """UAR of a single column as the only evidence: bins and their classes learnt on each training part,
+    tested rows pooled over `splits`."""
     b, C = _binned(column), int(y.max()) + 1
     counts = np.zeros((C, C))
     for s in splits:
@@ -381,13 +439,17 @@ def one_column_uar(column, y, splits) -> float:
 def _scaling(x, subject=None):
     "What the means and standard deviations give away about scaling before the split: [(finding, detail, severity)]."
     varies = x.std(0) > 0
-    centred = lambda a: (np.abs(a[:, varies].mean(0)) < 1e-3*np.maximum(x[:, varies].std(0), 1e-12))
+    def centred(a): return np.abs(a[:, varies].mean(0)) < 1e-3*np.maximum(x[:, varies].std(0), 1e-12)
     if not varies.any(): return []
     whole = centred(x) & (np.abs(x[:, varies].std(0) - 1) < 2e-3)
     if subject is not None and len(np.unique(subject)) > 1:
         own = np.mean([centred(x[subject == s]) for s in np.unique(subject)], 0) > .9
-        if own.mean() > .5: return [('scaled per subject', f'{own.mean():.0%} of the features have mean 0 in every subject: transductive, say so', 'warning')]
-    if whole.mean() > .5: return [('scaled over all rows', f'{whole.mean():.0%} of the features have mean 0 and sd 1 over all rows, test rows included', 'warning')]
+        if own.mean() > .5:
+            said = f'{own.mean():.0%} of the features have mean 0 in every subject: transductive, say so'
+            return [('scaled per subject', said, 'warning')]
+    if whole.mean() > .5:
+        said = f'{whole.mean():.0%} of the features have mean 0 and sd 1 over all rows, test rows included'
+        return [('scaled over all rows', said, 'warning')]
     return []
 
 # %% ../../nbs/50_splits.ipynb #cell-060
@@ -396,16 +458,20 @@ def leak_audit(x,             # (N, F) features, a DataFrame of them, or None: l
                splits,        # list of Split
                y=None         # (N,) labels; default meta['label']
               ) -> pd.DataFrame:  # split, finding, detail, severity ('error', 'leak', 'warning', 'note')
-    "Ways in which the test part of each split is known from its training part. An empty table means that nothing was found, not that nothing is there."
+    """Ways in which the test part of each split is known from its training part.
+
+    An empty table means that nothing was found, not that nothing is there."""
     y, rows = _labels(meta, y), []
     timed = {'start_s', 'length_s'} <= set(meta)
     if timed:
-        start = meta['start_s'].to_numpy(float); end = start + meta['length_s'].to_numpy(float)
+        start = meta['start_s'].to_numpy(float)
+        end = start + meta['length_s'].to_numpy(float)
         recording = _recordings(meta, start, end)
     for s in splits:
         found = _structure(meta, y, s)
         if timed and (n := _touching(start, end, recording, s.train, s.test)):
-            found.append(('windows touch in time', f'{n} of {len(s.test)} test windows touch or overlap a training window', 'leak'))
+            found.append(('windows touch in time',
+                          f'{n} of {len(s.test)} test windows touch or overlap a training window', 'leak'))
         rows += [(s.name, *f) for f in found]
     rows += [('all', *f) for f in _evidence(x, meta, y, splits)]
     return pd.DataFrame(rows, columns=['split', 'finding', 'detail', 'severity'])
@@ -415,19 +481,29 @@ def _evidence(x, meta, y, splits):
     "Findings that need the columns' values: one column that tells the label, twin rows across a split, scaling."
     out, base = [], 1/len(np.unique(y))
     for c in ('stimulus', 'order', 'start_s', 'length_s'):
-        if c in meta and meta[c].nunique() > 1 and ((u := one_column_uar(meta[c].to_numpy(), y, splits)) - base)/(1 - base) >= .2:
+        if c not in meta or meta[c].nunique() < 2: continue
+        u = one_column_uar(meta[c].to_numpy(), y, splits)
+        if (u - base)/(1 - base) >= .2:
             out.append(('metadata tells the label', f'{c} alone: UAR {u:.2f} (chance {base:.2f})', 'warning'))
     if x is None: return out
     names = list(x.columns) if isinstance(x, pd.DataFrame) else None
     x = np.asarray(x, float).reshape(len(meta), -1)
-    if bad := int((~np.isfinite(x)).any(1).sum()): raise DataError(f'features: {bad} rows hold NaN or infinity (first row {int(np.flatnonzero(~np.isfinite(x).all(1))[0])}); repair them before the audit')
-    for j in range(x.shape[1]):
-        if ((u := one_column_uar(x[:, j], y, splits)) - base)/(1 - base) >= .6:
-            out.append(('one feature tells the label', f'{names[j] if names else f"feature {j}"} alone: UAR {u:.2f} (chance {base:.2f})', 'warning'))
+    bad = np.flatnonzero(~np.isfinite(x).all(1))
+    if len(bad):
+        raise DataError(f'features: {len(bad)} rows hold NaN or infinity (first row {bad[0]}); '
+                        'repair them before the audit')
+    for j, name in enumerate(names or [f'feature {j}' for j in range(x.shape[1])]):
+        u = one_column_uar(x[:, j], y, splits)
+        if (u - base)/(1 - base) >= .6:
+            out.append(('one feature tells the label', f'{name} alone: UAR {u:.2f} (chance {base:.2f})', 'warning'))
     pairs, searched = _twins(x)
     side = split_matrix(meta, splits)
-    crossing = ((side[:, pairs[:, 0]] + side[:, pairs[:, 1]] == 3) & (side[:, pairs[:, 0]] > 0) & (side[:, pairs[:, 1]] > 0)).any(0)
-    if crossing.any(): out.append(('twin rows', f'{len(np.unique(pairs[crossing]))} rows have an equal or nearly equal row on the other side ({searched} of {len(x)} rows searched)', 'leak'))
+    one, other = side[:, pairs[:, 0]], side[:, pairs[:, 1]]
+    crossing = ((one + other == 3) & (one > 0) & (other > 0)).any(0)          # one is trained on, the other tested
+    if crossing.any():
+        found = len(np.unique(pairs[crossing]))
+        out.append(('twin rows', f'{found} rows have an equal or nearly equal row on the other side '
+                    f'({searched} of {len(x)} rows searched)', 'leak'))
     return out + _scaling(x, meta['subject'].astype(str).to_numpy() if 'subject' in meta else None)
 
 # %% ../../nbs/50_splits.ipynb #cell-080

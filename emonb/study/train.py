@@ -4,21 +4,26 @@
 
 # %% auto #0
 __all__ = ['SMALLEST', 'CHANNEL', 'CALIBRATIONS', 'INNER', 'MANY', 'Recipe', 'asdict_shallow', 'steps_of', 'paced', 'Scaler',
-           'take', 'probabilities', 'predict', 'rates_of', 'loss_fn', 'fit_module', 'fit_estimator', 'fixed_threads',
-           'is_network', 'fit_fold', 'OnRows', 'takes_arrays', 'fit_on_rows', 'Calibrated', 'calibrated', 'corrected',
-           'fit_correction', 'inner_folds', 'correction_of', 'fit_calibrated', 'fit_of', 'known_by', 'fold_key',
-           'end_with_parent', 'pool_of', 'batches_of', 'cost_of', 'say_cost', 'run_folds']
+           'take', 'probabilities', 'predict', 'rates_of', 'loss_fn', 'optimiser_of', 'fit_module', 'fit_estimator',
+           'fixed_threads', 'is_network', 'fit_fold', 'OnRows', 'takes_arrays', 'fit_on_rows', 'Calibrated',
+           'calibrated', 'corrected', 'fit_correction', 'inner_folds', 'correction_of', 'fit_calibrated', 'fit_of',
+           'known_by', 'fold_key', 'end_with_parent', 'pool_of', 'batches_of', 'cost_of', 'say_cost', 'run_folds']
 
 # %% ../../nbs/52_train.ipynb #cell-002
-import hashlib, multiprocessing, os, threading, time
+import hashlib
+import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
-import numpy as np, pandas as pd, torch
+import numpy as np
+import pandas as pd
+import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 from threadpoolctl import threadpool_limits
@@ -34,7 +39,7 @@ from .splits import Split, make_splits, trial_key
 @dataclass(frozen=True)
 class Recipe:
     "What is trained and how."
-    make: Callable                 # () → nn.Module or scikit-learn estimator; `functools.partial` of an importable class
+    make: Callable                 # () → nn.Module or estimator; `functools.partial` of an importable class
     inputs: tuple = ('physio',)    # keys of the prepared set that the model is given
     epochs: int = 40
     batch: int = 16
@@ -44,8 +49,8 @@ class Recipe:
     schedule: str = 'cosine'       # 'cosine' or 'constant'
     loss: str = 'ce'               # 'ce': (B, C) logits; 'bce': (B, 1) logit of two classes
     class_weights: bool = True     # weights from the training part's counts
-    scale: str = 'train'           # 'train': z by channel fitted on the training part; 'subject': z within each subject (transductive); 'none'
-    replica: bool = False          # choose the epoch on the test part, as published code does; never for a result of ours
+    scale: str = 'train'           # z by channel: of the training part; 'subject': of each (transductive); 'none'
+    replica: bool = False          # choose the epoch on the test part, as published code does; for no result of ours
     threads: int = 1               # part of the recipe: sums change in the last bit with the thread count
     device: str = 'cpu'
     backbone_lr: float = 0.        # rate of parameters with `backbone` in their name; 0: lr
@@ -82,11 +87,12 @@ def paced(recipe:Recipe, n:int) -> Recipe:
 
 # %% ../../nbs/52_train.ipynb #cell-007
 CHANNEL = dict(physio=1, bio=1, color_tokens=3, depth_tokens=3, flow_tokens=3, difference_tokens=3,
-               change_tokens=3, physio_courses=1)   # key → axis of the channels
+               change_tokens=3, physio_courses=1)                           # key → axis of the channels
 
 def _moments(a:np.ndarray, axis:int, rows, mask=None):
-    """Mean and sd by channel over `rows`, in float64, at most 256 samples and a quarter of a gigabyte at a time; padded
-    frames do not count."""
+    """Mean and sd by channel over `rows`, in float64; padded frames do not count.
+
+    At most 256 samples and a quarter of a gigabyte are read at a time."""
     s, q, n = 0., 0., 0
     step = max(1, min(256, 2**28//(8*max(1, int(np.prod(a.shape[1:]))))))
     for i in range(0, len(rows), step):
@@ -106,9 +112,14 @@ class Scaler:
             if k not in CHANNEL: continue
             mask = data.x['mask'] if k.endswith('tokens') and 'mask' in data.x else None
             by_subject = self.mode == 'subject' and mask is None
-            groups = {s: np.flatnonzero(data.meta.subject == s) for s in data.meta.subject.unique()} if by_subject else {None: np.asarray(rows)}
-            shape = [1]*data.x[k].ndim; shape[CHANNEL[k]] = -1
-            self.at[k] = {s: [torch.tensor(m, dtype=torch.float32).reshape(shape) for m in _moments(data.x[k], CHANNEL[k], r, mask)] for s, r in groups.items()}
+            subject = data.meta.subject
+            people = subject.unique() if by_subject else ()
+            groups = {s: np.flatnonzero(subject == s) for s in people} or {None: np.asarray(rows)}
+            shape = [1]*data.x[k].ndim
+            shape[CHANNEL[k]] = -1
+            for s, r in groups.items():
+                both = _moments(data.x[k], CHANNEL[k], r, mask)
+                self.at.setdefault(k, {})[s] = [torch.tensor(m, dtype=torch.float32).reshape(shape) for m in both]
         return self
 
     def apply(self, x:dict, subjects) -> dict:
@@ -134,57 +145,78 @@ def probabilities(logits:torch.Tensor) -> torch.Tensor:
 def predict(model:nn.Module, data:Prepared, rows, recipe:Recipe, scaler:Scaler) -> np.ndarray:
     "Class probabilities (len(rows), C) in batches of fixed size."
     model.eval()
-    return np.concatenate([probabilities(model(take(data, rows[i:i+64], recipe.inputs, scaler, recipe.device))).cpu().double().numpy() for i in range(0, len(rows), 64)])
+    out = []
+    for i in range(0, len(rows), 64):
+        logits = model(take(data, rows[i:i+64], recipe.inputs, scaler, recipe.device))
+        out.append(probabilities(logits).cpu().double().numpy())
+    return np.concatenate(out)
 
 # %% ../../nbs/52_train.ipynb #cell-027
 def rates_of(model:nn.Module, recipe:Recipe) -> list:
-    "What an optimiser is given: the trained parameters, those of a backbone at their own rate where the recipe has one."
+    "The trained parameters for an optimiser, those of a backbone at their own rate where the recipe has one."
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not recipe.backbone_lr: return [p for _, p in named]
     head, backbone = ([p for name, p in named if ('backbone' in name) == own] for own in (False, True))
     if not backbone:
-        raise EmonbError(f'backbone_lr={recipe.backbone_lr:g} needs a backbone that is trained, and this model has none; '
-                         'leave it out')
+        raise EmonbError(f'backbone_lr={recipe.backbone_lr:g} needs a backbone that is trained, '
+                         'and this model has none; leave it out')
     return [dict(params=head), dict(params=backbone, lr=recipe.backbone_lr)]
 
 # %% ../../nbs/52_train.ipynb #cell-011
 def loss_fn(recipe:Recipe, y_train:np.ndarray, num_classes:int) -> Callable:
     "The loss of a recipe; class weights N/(C·n_c) from the training part, absent classes get 0."
     n = np.bincount(y_train, minlength=num_classes)
-    w = torch.tensor(np.where(n > 0, len(y_train)/((n > 0).sum()*np.maximum(n, 1)), 0), dtype=torch.float32, device=recipe.device)
+    w = np.where(n > 0, len(y_train)/((n > 0).sum()*np.maximum(n, 1)), 0)
+    w = torch.tensor(w, dtype=torch.float32, device=recipe.device)
     if not recipe.class_weights: w = torch.ones_like(w)
-    if one_of('loss', recipe.loss, ['ce', 'bce']) == 'ce': return lambda logits, y: F.cross_entropy(logits, y, weight=w)
-    return lambda logits, y: (F.binary_cross_entropy_with_logits(logits[:, 0], y.float(), reduction='none')*w[y]).sum()/w[y].sum()
+    def ce(logits, y): return F.cross_entropy(logits, y, weight=w)
+    def bce(logits, y):
+        each = F.binary_cross_entropy_with_logits(logits[:, 0], y.float(), reduction='none')
+        return (each*w[y]).sum()/w[y].sum()
+    return dict(ce=ce, bce=bce)[one_of('loss', recipe.loss, ['ce', 'bce'])]
 
+def optimiser_of(model:nn.Module, recipe:Recipe, steps:int):
+    "The optimiser of a recipe, and its schedule over so many steps or None."
+    kinds = dict(adamw=torch.optim.AdamW, adam=torch.optim.Adam)
+    kind = kinds[one_of('optimizer', recipe.optimizer, kinds)]
+    opt = kind(rates_of(model, recipe), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=recipe.device != 'mps')
+    cosine = one_of('schedule', recipe.schedule, ['cosine', 'constant']) == 'cosine'
+    return opt, torch.optim.lr_scheduler.CosineAnnealingLR(opt, steps) if cosine else None
+
+# %% ../../nbs/52_train.ipynb #7334ef56
 def fit_module(model:nn.Module, data:Prepared, split:Split, recipe:Recipe, seed:int) -> tuple[np.ndarray, dict]:
-    "Train for exactly `recipe.epochs` epochs on the training part (`paced`); probabilities of the test part, and how it went."
+    "Train for exactly `recipe.epochs` epochs (`paced`) on the training part; probabilities of the test part, how it went."
     recipe = paced(recipe, len(split.train))
     model, y = model.to(recipe.device), torch.from_numpy(data.y)
     scaler = Scaler(recipe.scale).fit(data, split.train, recipe.inputs)
     loss = loss_fn(recipe, data.y[split.train], len(data.classes))
     params = [p for p in model.parameters() if p.requires_grad]
-    opt = {'adamw': torch.optim.AdamW, 'adam': torch.optim.Adam}[one_of('optimizer', recipe.optimizer, ['adamw', 'adam'])](rates_of(model, recipe), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=recipe.device != 'mps')
-    steps = recipe.epochs*-(-len(split.train)//recipe.batch)
-    sched = torch.optim.lr_scheduler.CosineAnnealingLR(opt, steps) if one_of('schedule', recipe.schedule, ['cosine', 'constant']) == 'cosine' else None
+    opt, sched = optimiser_of(model, recipe, steps_of(recipe, len(split.train)))
     rng, losses, best = np.random.default_rng(seed), [], (-1., None, None)
     for epoch in range(recipe.epochs):
-        model.train(); total = 0.
+        model.train()
+        total = 0.
         order = rng.permutation(split.train)
         for i in range(0, len(order), recipe.batch):
             rows = order[i:i+recipe.batch]
             x, target = take(data, rows, recipe.inputs, scaler, recipe.device), y[rows].to(recipe.device)
-            l = model.loss(x, target, loss) if hasattr(model, 'loss') else loss(model(x), target)
-            opt.zero_grad(); l.backward(); opt.step()
+            found = model.loss(x, target, loss) if hasattr(model, 'loss') else loss(model(x), target)
+            opt.zero_grad()
+            found.backward()
+            opt.step()
             if sched: sched.step()
-            total += l.item()*len(rows)
+            total += found.item()*len(rows)
         losses.append(total/len(order))
-        if not np.isfinite(losses[-1]): raise EmonbError(f'fold {split.name}: the loss became {losses[-1]} in epoch {epoch+1}; lower lr (now {recipe.lr}) or use scale=train')
+        if not np.isfinite(losses[-1]):
+            raise EmonbError(f'fold {split.name}: the loss became {losses[-1]} in epoch {epoch+1}; '
+                             f'lower lr (now {recipe.lr}) or use scale=train')
         if recipe.replica:                                   # the published habit, kept apart on purpose
             p = predict(model, data, split.test, recipe, scaler)
             acc = float((p.argmax(1) == data.y[split.test]).mean())
             if acc > best[0]: best = acc, p, epoch + 1
     prob = best[1] if recipe.replica else predict(model, data, split.test, recipe, scaler)
-    return prob, dict(epochs=recipe.epochs, epoch_used=best[2] if recipe.replica else recipe.epochs, loss_first=losses[0], loss_last=losses[-1], parameters=sum(p.numel() for p in params))
+    return prob, dict(epochs=recipe.epochs, epoch_used=best[2] if recipe.replica else recipe.epochs,
+                      loss_first=losses[0], loss_last=losses[-1], parameters=sum(p.numel() for p in params))
 
 # %% ../../nbs/52_train.ipynb #cell-012
 def fit_estimator(model, data:Prepared, split:Split, recipe:Recipe) -> tuple[np.ndarray, dict]:
@@ -199,7 +231,8 @@ def fit_estimator(model, data:Prepared, split:Split, recipe:Recipe) -> tuple[np.
 @contextmanager
 def fixed_threads(n:int):
     "The same number of threads in torch and in every BLAS below it, as long as the block runs."
-    before = torch.get_num_threads(); torch.set_num_threads(n)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
     try:
         with threadpool_limits(n): yield
     finally: torch.set_num_threads(before)
@@ -209,17 +242,24 @@ def is_network(recipe:Recipe) -> bool:
     return isinstance(recipe.make(), nn.Module)
 
 def fit_fold(data:Prepared, split:Split, recipe:Recipe, seed:int) -> tuple[pd.DataFrame, dict]:
-    "One fold: predictions (row, subject, trial, y, yhat, p0 … pC−1) and how it went. A pure function of its arguments on one machine."
-    if len(np.unique(data.y[split.train])) < 2: raise EmonbError(f'fold {split.name}: the training part holds a single class; choose another protocol or other classes') from None
+    """One fold: predictions (row, subject, trial, y, yhat, p0 … pC−1) and how it went.
+
+    A pure function of its arguments on one machine."""
+    if len(np.unique(data.y[split.train])) < 2:
+        raise EmonbError(f'fold {split.name}: the training part holds a single class; '
+                         'choose another protocol or other classes')
     start, s = time.perf_counter(), fold_seed(seed, split.protocol, split.name)
     with fixed_threads(recipe.threads):
         seed_everything(s)
         model = recipe.make()
-        prob, how = fit_module(model, data, split, recipe, s) if isinstance(model, nn.Module) else fit_estimator(model, data, split, recipe)
+        if isinstance(model, nn.Module): prob, how = fit_module(model, data, split, recipe, s)
+        else: prob, how = fit_estimator(model, data, split, recipe)
     m = data.meta.iloc[split.test]
-    df = pd.DataFrame(dict(row=split.test, subject=m.subject.to_numpy(), trial=m.trial.to_numpy(), y=data.y[split.test], yhat=prob.argmax(1)))
+    df = pd.DataFrame(dict(row=split.test, subject=m.subject.to_numpy(), trial=m.trial.to_numpy(),
+                           y=data.y[split.test], yhat=prob.argmax(1)))
     for c in range(prob.shape[1]): df[f'p{c}'] = prob[:, c]
-    return df, dict(how, n_train=len(split.train), n_test=len(split.test), seconds=round(time.perf_counter() - start, 3))
+    seconds = round(time.perf_counter() - start, 3)
+    return df, dict(how, n_train=len(split.train), n_test=len(split.test), seconds=seconds)
 
 # %% ../../nbs/52_train.ipynb #cell-121
 class OnRows:
@@ -239,7 +279,8 @@ def takes_arrays(recipe:Recipe) -> bool:
 
 def fit_on_rows(data:Prepared, split:Split, recipe:Recipe, seed:int) -> tuple[pd.DataFrame, dict]:
     "`fit_fold` of an estimator of arrays by name."
-    if getattr(recipe, 'calibrate', 'none') != 'none': raise EmonbError('this system is not calibrated; use calibrate=none')
+    if getattr(recipe, 'calibrate', 'none') != 'none':
+        raise EmonbError('this system is not calibrated; use calibrate=none')
     def make(): return OnRows(recipe.make(), data, recipe.inputs)
     rows = replace(data, x=dict(row=np.arange(len(data))[:, None]))
     df, how = fit_fold(rows, split, Recipe(make, inputs=('row',), threads=recipe.threads), seed)
@@ -311,8 +352,8 @@ def fit_calibrated(data:Prepared, split:Split, recipe:Calibrated, seed:int) -> t
     df, how = fit_fold(data, split, recipe, seed)
     correction = correction_of(data, split, recipe, seed)
     prob = corrected(df[[f'p{c}' for c in range(len(data.classes))]].to_numpy(), **correction)
-    return df.assign(yhat=prob.argmax(1), **{f'p{c}': prob[:, c] for c in range(prob.shape[1])}), \
-        dict(how, calibration=correction)
+    df = df.assign(yhat=prob.argmax(1), **{f'p{c}': p for c, p in enumerate(prob.T)})
+    return df, dict(how, calibration=correction)
 
 def fit_of(recipe:Recipe) -> Callable:
     "What trains a fold of this recipe."
@@ -331,14 +372,17 @@ def fold_key(data:Prepared, split:Split, recipe:Recipe, seed:int,
              known:dict|None=None    # `known_by(data, recipe)`, where it is at hand
             ) -> str:
     "What a finished fold is known by."
-    rows = hashlib.sha256(np.asarray(split.train, np.int64).tobytes() + b'|' + np.asarray(split.test, np.int64).tobytes())
+    train, test = (np.asarray(rows, np.int64).tobytes() for rows in (split.train, split.test))
+    rows = hashlib.sha256(train + b'|' + test)
     return fingerprint(settings=dict(known or known_by(data, recipe), protocol=split.protocol, fold=split.name,
                                      rows=rows.hexdigest(), seed=seed))
 
 # %% ../../nbs/52_train.ipynb #cell-026
 def end_with_parent():
     "Start of a worker process: it ends when the process that started it does."
-    def watch(): multiprocessing.parent_process().join(); os._exit(1)
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
 @contextmanager
@@ -351,11 +395,13 @@ def pool_of(workers:int):
         if pool: pool.shutdown(cancel_futures=True)
 
 _open, _same = {}, set()      # the set this worker has mapped; the codes it was asked for that are its own
+
 def _fold_in_worker(folder, split, recipe, seed, code, fit):
     "Runs in a worker: map the arrays once, then fit."
     if code not in _same:
         if code_key(recipe.make, fit_of(recipe)) != code:
-            raise EmonbError('the code was edited while this run goes on; start the same command again, what is finished is kept')
+            raise EmonbError('the code was edited while this run goes on; '
+                             'start the same command again, what is finished is kept')
         _same.add(code)
     if folder not in _open:
         _open.clear()
@@ -363,7 +409,9 @@ def _fold_in_worker(folder, split, recipe, seed, code, fit):
     return fit(_open[folder], split, recipe, seed)
 
 def _on_disk(data:Prepared, keys, folder):
-    "The part of a set that a recipe needs, as files that workers can map; arrays already checked on disk are linked, not copied."
+    """The part of a set that a recipe needs, as files that workers can map.
+
+    Arrays that were checked on disk already are linked, not copied."""
     need = {k: a for k, a in data.x.items() if k in keys or k == 'mask'}
     with PreparedWriter(folder, {}) as w:
         for k, a in need.items():
@@ -386,12 +434,13 @@ def cost_of(data:Prepared, splits:list[Split], recipe:Recipe) -> tuple[float, fl
     first = splits[0]
     recipe = replace(paced(recipe, len(first.train)), min_steps=0)
     few = first.train[np.unique(np.linspace(0, len(first.train) - 1, recipe.batch).astype(int))]
+    one_batch = Split(first.protocol, first.name, few, few[:1])
     with fixed_threads(recipe.threads):
         seed_everything(0)
         model, times = recipe.make(), []
         for _ in range(3):
             start = time.perf_counter()
-            fit_module(model, data, Split(first.protocol, first.name, few, few[:1]), replace(recipe, epochs=1, replica=False), 0)
+            fit_module(model, data, one_batch, replace(recipe, epochs=1, replica=False), 0)
             times.append(time.perf_counter() - start)
     return sorted(times)[1]*batches_of(splits, recipe), sum(data.x[k].nbytes for k in recipe.inputs)/1e9
 
@@ -401,7 +450,8 @@ def say_cost(name:str, data:Prepared, splits:list[Split], recipe:Recipe, workers
     seconds, size = cost_of(data, splits, recipe)
     hours = seconds/3600/workers
     took = f'{hours:.1f} hours' if hours >= 1 else f'{60*hours:.0f} minutes'
-    print(f'{name}: {len(splits)} folds still to train, about {took} in {workers} process{"es" if workers > 1 else ""}; '
+    processes = f'{workers} process' + 'es'*(workers > 1)
+    print(f'{name}: {len(splits)} folds still to train, about {took} in {processes}; '
           f'the arrays they share hold {size:.2g} GB')
 
 # %% ../../nbs/52_train.ipynb #cell-020
@@ -412,7 +462,7 @@ def run_folds(data:Prepared,
               name:str='model',        # what rows and progress call it
               store=None,              # `emonb.study.results.Store`, or None to keep nothing
               workers:int=1,           # processes; 1 runs here
-              executor:Executor|None=None   # any `concurrent.futures` executor instead, e.g. dask's `client.get_executor()`
+              executor:Executor|None=None   # any of `concurrent.futures` instead, e.g. dask's `client.get_executor()`
              ) -> pd.DataFrame:        # predictions of all folds and seeds, with columns fold and seed
     "Train every fold of every seed that `store` does not hold yet, and return all predictions."
     known = known_by(data, recipe)
@@ -426,13 +476,16 @@ def run_folds(data:Prepared,
         df, how = result
         df = df.assign(fold=split.name, seed=seed)
         if store is None: fresh[key] = df
-        else: store.put(key, dict(model=name, protocol=split.protocol, fold=split.name, seed=seed, provenance=data.provenance,
-                                  recipe=known['recipe'], code=known['code'], **how), df)
+        else:
+            row = dict(model=name, protocol=split.protocol, fold=split.name, seed=seed, provenance=data.provenance,
+                       recipe=known['recipe'], code=known['code'], **how)
+            store.put(key, row, df)
     if todo:
         say_cost(name, data, [v for _, v, _ in todo], recipe, max(1, min(workers, len(todo))))
         fits = {key: networks.fit(name, key, split, seed) if networks else fit_of(recipe) for key, split, seed in todo}
         with _results(data, todo, recipe, min(workers, len(todo)), executor, known['code'], fits) as results:
-            for key, split, seed, r in progress(results, f'{name}, {splits[0].protocol}: folds', len(todo)): done(key, split, seed, r)
+            for key, split, seed, r in progress(results, f'{name}, {splits[0].protocol}: folds', len(todo)):
+                done(key, split, seed, r)
     return pd.concat([fresh[k] if store is None else store.predictions(k) for k, _, _ in jobs], ignore_index=True)
 
 @contextmanager
@@ -443,12 +496,14 @@ def _results(data, todo, recipe, workers, executor, code, fits):
         return
     with temporary_folder() as tmp:
         folder = str(_on_disk(data, recipe.inputs, tmp/'set'))
-        pool = executor or ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=end_with_parent)
+        spawn = multiprocessing.get_context('spawn')
+        pool = executor or ProcessPoolExecutor(workers, spawn, initializer=end_with_parent)
         try: yield _as_they_come(pool, folder, todo, recipe, code, fits)
         finally:
             if executor is None: pool.shutdown(cancel_futures=True)
 
 def _as_they_come(pool, folder, todo, recipe, code, fits):
-    futures = {pool.submit(_fold_in_worker, folder, s, recipe, seed, code, fits[k]): (k, s, seed) for k, s, seed in todo}
+    def submit(key, split, seed): return pool.submit(_fold_in_worker, folder, split, recipe, seed, code, fits[key])
+    futures = {submit(*job): job for job in todo}
     while futures:
         for f in wait(futures, return_when=FIRST_COMPLETED).done: yield (*futures.pop(f), f.result())

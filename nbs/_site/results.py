@@ -64,7 +64,7 @@ def command(summary):
 
 
 BESIDE = ('physiological network', 'hand features + logistic regression', 'linear SVM on pixels',
-          'differential entropy + linear SVM')
+          'differential entropy + linear SVM', 'differential entropy, face pixels + linear SVM', 'deep fusion (bio + face)')
 
 
 def in_readme(one):
@@ -74,10 +74,11 @@ def in_readme(one):
 
 
 def readme_table():
-    "The results of the README: of each stored run of an experiment the first and the last protocol."
+    "The results of the README: of each stored run of an experiment the first and the last protocol of its first target."
     rows = [('data', 'set', 'protocol', 'N (people)', 'system', 'UF1', 'highest floor', 'oracle')]
     for s in (s for name, s in stored().items() if not name.startswith('twin_')):
         found, name = list(blocks(s)), re.split('[,:]', s['title'].rpartition(' — ')[2])[0]
+        found = [b for b in found if b[0].partition(', ')[2] == found[0][0].partition(', ')[2]]
         for protocol, one in dict([found[0], found[-1]]).items():
             floor, high = max(one['floors'].items(), key=lambda f: f[1]['UF1']['value'])
             oracle = next((interval(m['UF1']) for m in (one.get('oracle') or {}).values()), '–')
