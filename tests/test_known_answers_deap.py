@@ -14,13 +14,17 @@ from test_known_answers import Linear
 from emonb.core import EmonbError
 from emonb.data.deap import RATE
 from emonb.data.deap_evidence import BACK, LEFT, RIGHT
-from emonb.data.deap_twins import DEAP_CHOOSE, DEAP_FINGERPRINTS, DEAP_JUDGE, DEAP_TWINS, deap_fingerprint, deap_twin
+from emonb.data.deap_twins import (DEAP_CHOOSE, DEAP_FINGERPRINTS, DEAP_JUDGE, DEAP_SEEN, DEAP_TWINS, deap_fingerprint,
+                                   deap_twin)
 from emonb.data.simulate_deap import DeapTwin, bdf_trial, dat_trial, deap_set, deap_windows, truth_table, write_deap
 from emonb.experiments.deap import DEAP, FLOORS, blocks, folds_of, settle, systems
+from emonb.experiments.deap_judged import by_trial, recipe_of, splits_of
+from emonb.experiments.known_answers_deap import BEST, NETWORK, rows_of, signals_of
 from emonb.signals.eeg import band_features
 from emonb.study.experiment import check_parameters, judge_all, settled
 from emonb.study.metrics import agreement, null_band, paired, permutation_null, scores
 from emonb.study.splits import PROTOCOLS, check_split, make_splits
+from emonb.study.train import run_folds
 
 DRAWS = 200
 PROTOCOL = ('windows', 'trials', 'subjects')
@@ -316,7 +320,8 @@ def test_frozen_twins_are_those_that_were_judged(kind, seed):
 
 def test_no_judging_seed_is_one_to_develop_on():
     judged = [v for k in DEAP_TWINS for v in DEAP_JUDGE[k]]
-    assert len(set(judged)) == len(judged) == 6 and not set(judged) & set(DEAP_CHOOSE)
+    seen = {v for k in DEAP_TWINS for v in DEAP_SEEN[k]}
+    assert len(set(judged)) == len(judged) == 6 and not set(judged) & {*DEAP_CHOOSE, *seen}
     assert all(min(s.size) > 160 and s.evidence == k for k, s in DEAP_TWINS.items())
 
 
@@ -380,3 +385,36 @@ def test_the_oracle_is_written_with_the_truth(tmp_path):
     said = json.loads((tmp_path/'deap/SIMULATED.json').read_text())
     assert set(said['oracle']) == {'eeg + peripheral + face', 'eeg', 'peripheral', 'face', 'all and the video'}
     assert said['settings']['evidence'] == 'waveform' and said['version'] == 1
+
+
+# -- 6. the product of networks on signals, on small twins of either kind
+
+def small_twin(kind, effect, **more):
+    return replace(deap_twin(kind, 7), subjects=(1, 2, 3, 4), trials=16, seconds=3, stimulus=0., effect=(effect,)*3, **more)
+
+
+@pytest.mark.parametrize('kind', TELLS)
+def test_the_product_finds_an_effect_in_new_people_and_nothing_where_nothing_is(kind):
+    for effect in (3., 0.):
+        found = {r['system']: r for r in rows_of(small_twin(kind, effect), 'subjects')}
+        ours = found[NETWORK]
+        if effect: assert ours['UAR'] > ours['high'] + .1 and found[BEST]['UAR'] > .95, ours
+        else: assert ours['low'] - .02 <= ours['UAR'] <= ours['high'] + .02 and ours['high'] - ours['low'] < .4, ours
+
+
+def test_a_stamped_trial_is_remembered_and_no_more():
+    s = replace(small_twin('power', 0., trial_stamp=6.), subjects=(1, 2))
+    said = {q: {r['system']: r for r in rows_of(s, q)}[NETWORK] for q in ('windows', 'subjects')}
+    assert said['windows']['UAR'] > said['windows']['high'], said
+    assert said['subjects']['low'] - .02 <= said['subjects']['UAR'] <= said['subjects']['high'] + .02, said
+
+
+def test_a_floor_of_steps_is_what_few_trials_of_a_person_need():
+    data = signals_of(small_twin('power', 2., trial_stamp=0.))
+    reached = {}
+    for floor in (True, False):
+        recipe = recipe_of('deep_product', dict(modalities=('bio',)), **({} if floor else dict(min_steps=0)))
+        p = run_folds(data, splits_of(data, 'trials', 2), recipe)
+        said = by_trial(data, p.row.to_numpy(), p.p1.to_numpy()).sort_index()
+        reached[floor] = scores(data.meta.groupby('trial').label.first(), said, 2)['UAR']
+    assert reached[True] > .75 and reached[True] > reached[False] + .1, reached

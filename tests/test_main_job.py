@@ -301,7 +301,8 @@ def test_a_full_disk_loses_no_finished_fold(people, apart, monkeypatch):
 
 @pytest.mark.parametrize('notebook,module',
                          [('89_pretrain_face', 'afew_va'), ('90_loso', 'by_name'), ('91_deap', 'deap'),
-                          ('92_ablations', 'ablations'), ('93_attention', 'attention'), ('96_speed', 'speed')])
+                          ('92_ablations', 'ablations'), ('93_attention', 'attention'),
+                           ('95_known_answers_deap', 'known_answers_deap'), ('96_speed', 'speed')])
 def test_the_parameters_cell_says_what_the_package_takes(notebook, module):
     "The same names, the same defaults, and a type and a comment for each (papermill shows them as help)."
     import ast

@@ -355,7 +355,7 @@ def tiny():
 def recipe_of(name):
     system, arguments = entry(name), {**ARGUMENTS, **ARRAYS}.get(name, {})
     return Recipe(system.maker(**arguments), inputs=system.reads(**arguments),
-                  **{**system.recipe, 'loss': 'ce', 'epochs': 2})
+                  **{**system.recipe, 'loss': 'ce', 'epochs': 2, 'min_steps': 0})
 
 
 def made(name, tiny, seed=0):

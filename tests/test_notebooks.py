@@ -21,8 +21,11 @@ LIMIT = 300    # seconds for one chapter; they are written to need less than 60
 RUNS = {'90_loso': [{'source': 'simulated'},    # the README's command, whole
                     {'dataset': 'megc2019', 'source': 'simulated', 'model': 'svm'}],
         '91_deap': [{'source': 'simulated', 'subjects': '1,2', 'target': 'valence', 'epochs': 1, 'folds': 2,
-                     'replica': True}],
+                     'replica': True},
+                    {'source': 'simulated', 'subjects': '1,2', 'epochs': 1, 'folds': 2, 'windows': 1,
+                     'model': 'table1_quick'}],
         '94_known_answers': [dict(people=6, all_clips=40, clips='12,20', seeds=0, epochs=1, twin_seed=7)],
+        '95_known_answers_deap': [dict(windows='360', questions='curve', kind='waveform', twin_seed=7)],
         '93_attention': [dict(clips=16, people=4, groups=2, epochs=1, seeds='0', workers=1),
                          dict(dataset='deap', clips=16, people=4, groups=2, epochs=1, seeds='0', workers=1, permute=True)],
         '89_pretrain_face': [{'source': 'simulated', 'clips': 12, 'every': 4, 'epochs': 1, 'permute': True}],

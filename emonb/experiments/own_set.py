@@ -84,6 +84,7 @@ def named_system(name:str, p:Parameters, data:Prepared, **recipe) -> tuple[str, 
     kind, title = TITLES.get(name, ('model', name))
     said = {**{k: p[k] for k in ('epochs', 'batch', 'lr') if k in p}, **entry(name).recipe}
     if 'epochs' in said: said['epochs'] = epochs_of(name, p)
+    if 'asked' in p and p.asked.epochs: said.pop('min_steps', None)      # who asks for epochs gets them
     if 'asked' in p and p.asked.get('lr'): said['lr'] = p.asked.lr
     run = {k: p[k] for k in ('scale', 'device') if k in p}
     made = Recipe(entry(name).maker(**arguments), inputs=inputs, **{**run, **said, **recipe})

@@ -94,8 +94,8 @@ class EEGPower(EEGTransformer):
         return self.drop(self.embed(self.front_end(x)) + self.position)
 
 # %% ../../nbs/40a_eeg_power.ipynb #cell-036
-POWER_RECIPE = dict(epochs=6, batch=64, lr=2e-3, weight_decay=1e-2, optimizer='adamw', schedule='cosine', loss='bce',
-                    class_weights=True)
+POWER_RECIPE = dict(epochs=6, batch=64, min_steps=100, lr=2e-3, weight_decay=1e-2, optimizer='adamw',
+                    schedule='cosine', loss='bce', class_weights=True)
 SYSTEMS = [
     register_model('eeg_power', EEGPower, inputs=('bio',), takes=('bio',), recipe=POWER_RECIPE,
                    source='ours: power and form of rhythms through learned filters, then the encoder of '

@@ -31,10 +31,10 @@ TARGETS = 'valence', 'arousal'
 class ZeroShot(BaseEstimator):
     """What a network says of faces it never saw → low or high, by a threshold.
 
-    rule: 'fixed' (5 of 1 to 9, V1) or 'mean' (of the predictions, V2), over: 'train', or 'test', which is transductive."""
+    threshold: 'fixed' (5 of 1 to 9, V1) or 'mean' (of the predictions, V2), over: 'train', or 'test', which is transductive."""
     takes_arrays, array = True, 'affect'
-    def __init__(self, *, rule='fixed', over='train'):
-        self.rule, self.over = one_of('rule', rule, RULES), one_of('over', over, OVER)
+    def __init__(self, *, threshold='fixed', over='train'):
+        self.threshold, self.over = one_of('threshold', threshold, RULES), one_of('over', over, OVER)
 
     def values(self, x) -> np.ndarray:
         "(N,) the target in [-1, 1], mean over the faces there are, NaN where there is none."
@@ -50,15 +50,15 @@ class ZeroShot(BaseEstimator):
                              'ask for one target')
         self.place_, self.classes_ = told[0], np.arange(2)
         v = self.values(x)
-        self.threshold_ = float(np.nanmean(v)) if self.rule == 'mean' and np.isfinite(v).any() else 0.
+        self.threshold_ = float(np.nanmean(v)) if self.threshold == 'mean' and np.isfinite(v).any() else 0.
         return self
 
     def predict_proba(self, x) -> np.ndarray:
         "(N, 2) scores, .5 at the threshold."
         v = self.values(x)
-        threshold = self.threshold_
-        if self.rule == 'mean' and self.over == 'test' and np.isfinite(v).any(): threshold = np.nanmean(v)
-        p = np.where(np.isfinite(v), np.clip((v - threshold + 1)/2, 0, 1), .5)
+        at = self.threshold_
+        if self.threshold == 'mean' and self.over == 'test' and np.isfinite(v).any(): at = np.nanmean(v)
+        p = np.where(np.isfinite(v), np.clip((v - at + 1)/2, 0, 1), .5)
         return np.stack([1 - p, p], 1)
 
     def predict(self, x): return self.predict_proba(x).argmax(1)
@@ -129,16 +129,16 @@ def asks_own(face_weights):
 class EmonetZeroShot(ZeroShot):
     "Emonet from the user's checkout `emonet`, zero-shot. UNVERIFIED ON REAL WEIGHTS."
     array = 'emonet_affect'
-    def __init__(self, *, emonet='', rule='fixed', over='train'):
-        super().__init__(rule=rule, over=over)
+    def __init__(self, *, emonet='', threshold='fixed', over='train'):
+        super().__init__(threshold=threshold, over=over)
         self.emonet = emonet
         emonet_weights(emonet)
 
 class FaceZeroShot(ZeroShot):
     "Our own pretrained network, whose CNN's weights are at `face_weights`, zero-shot."
     array = 'face_affect'
-    def __init__(self, *, face_weights='', rule='fixed', over='train'):
-        super().__init__(rule=rule, over=over)
+    def __init__(self, *, face_weights='', threshold='fixed', over='train'):
+        super().__init__(threshold=threshold, over=over)
         self.face_weights = face_weights
         affect_path(face_weights)
 
@@ -149,8 +149,8 @@ EMONET = ('Toisoul, Kossaifi, Bulat, Tzimiropoulos and Pantic 2021, Estimation o
 OWN = 'ours: the face CNN of chapter 41, pretrained on AFEW-VA (notebook 89), zero-shot in the role of Emonet'
 WORDS = dict(fixed='threshold 5 of the scale (V1)', mean='threshold at the mean of the predictions (V2)')
 
-def _register(name, make, array, rule, **more):
-    return register_model(name, partial(make, rule=rule), inputs=(array, 'face_mask'), preparations={array: array}, **more)
+def _register(name, make, array, threshold, **more):
+    return register_model(name, partial(make, threshold=threshold), inputs=(array, 'face_mask'), preparations={array: array}, **more)
 
 SYSTEMS = [
     _register('emonet_v1', EmonetZeroShot, 'emonet_affect', 'fixed', kind='paper', source=f"{EMONET}, {WORDS['fixed']}"),
