@@ -311,7 +311,8 @@ def by_name(p:Parameters, data:Prepared, centred:str='') -> dict:
         if p.model == JOINT: s = s._replace(recipe=Jointly(**asdict_shallow(s.recipe)))
         face, maps = (bool(set(keys) & set(s.recipe.inputs)) for keys in (FACE, ['face_maps']))
         title = OURS.get(name, name) + (f', {mods[0]} alone' if mods != p.modalities else '')
-        weights = "Emonet's, given" if 'emonet_affect' in s.recipe.inputs else p.weights if face else '–'
+        reads = s.recipe.inputs                             # a CNN that is trained here begins at random
+        weights = "Emonet's, given" if 'emonet_affect' in reads else 'random' if 'face' in reads else p.weights if face else '–'
         out[title] = s._replace(weights=weights, note=centred if maps else '')
     return out
 
