@@ -60,7 +60,8 @@ def _create(name, in_chans, pretrained, img_size):
                          f'(timm.list_models() has all {len(known)})')
     tags = [n.partition('.')[2] for n in timm.list_pretrained(f'{base}.*')]
     if tag and tag not in tags:
-        raise EmonbError(f"backbone={name!r}: timm has no weights {tag!r} of {base}; it has {', '.join(tags) or 'none'}")
+        raise EmonbError(f"backbone={name!r}: timm has no weights {tag!r} of {base}; "
+                         f"it has {', '.join(tags) or 'none'}")
     plain = dict(zero_init_last=False) if not pretrained else {}
     sized, told = dict(plain, dynamic_img_size=True), dict(plain, img_size=img_size)
     for extra in (sized, told, plain, dict(img_size=img_size), {}):
