@@ -14,8 +14,15 @@ from test_known_answers import Linear
 from emonb.core import EmonbError
 from emonb.data.deap import RATE
 from emonb.data.deap_evidence import BACK, LEFT, RIGHT
-from emonb.data.deap_twins import (DEAP_CHOOSE, DEAP_FINGERPRINTS, DEAP_JUDGE, DEAP_SEEN, DEAP_TWINS, deap_fingerprint,
-                                   deap_twin)
+from emonb.data.deap_twins import (
+    DEAP_CHOOSE,
+    DEAP_FINGERPRINTS,
+    DEAP_JUDGE,
+    DEAP_SEEN,
+    DEAP_TWINS,
+    deap_fingerprint,
+    deap_twin,
+)
 from emonb.data.simulate_deap import DeapTwin, bdf_trial, dat_trial, deap_set, deap_windows, truth_table, write_deap
 from emonb.experiments.deap import DEAP, FLOORS, blocks, folds_of, settle, systems
 from emonb.experiments.deap_judged import by_trial, recipe_of, splits_of
@@ -390,7 +397,8 @@ def test_the_oracle_is_written_with_the_truth(tmp_path):
 # -- 6. the product of networks on signals, on small twins of either kind
 
 def small_twin(kind, effect, **more):
-    return replace(deap_twin(kind, 7), subjects=(1, 2, 3, 4), trials=16, seconds=3, stimulus=0., effect=(effect,)*3, **more)
+    small = dict(subjects=(1, 2, 3, 4), trials=16, seconds=3, stimulus=0., effect=(effect,)*3)
+    return replace(deap_twin(kind, 7), **small, **more)
 
 
 @pytest.mark.parametrize('kind', TELLS)

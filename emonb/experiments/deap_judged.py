@@ -86,7 +86,8 @@ def product_decisions(data:Prepared, splits, recipe:Recipe, seed:int=0) -> dict:
             fit_module(model, data, split, recipe, s)
             scaler = Scaler(recipe.scale).fit(data, split.train, recipe.inputs)
             odds = log_odds(model, data, split.test, recipe, scaler)
-        asked = {SIGNALS: [v for k, v in odds.items() if k != 'face'], FACE: [v for k, v in odds.items() if k == 'face']}
+        asked = {SIGNALS: [v for k, v in odds.items() if k != 'face'],
+                 FACE: [v for k, v in odds.items() if k == 'face']}
         for name, parts in {FUSED: list(odds.values()), **asked}.items():
             if parts: found.setdefault(name, []).append(by_trial(data, split.test, 1/(1 + np.exp(-sum(parts)))))
     return {name: pd.concat(parts).sort_index() for name, parts in found.items()}

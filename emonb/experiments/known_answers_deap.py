@@ -75,15 +75,16 @@ def rows_of(s:DeapTwin, protocol:str, seeds=(0,), draws:int=2000, windows:int=LA
     def row(name, yhat):
         low, high = null_band(kept_null(t.y, yhat, t.index, t.subject, 2, draws))
         value = np.mean([scores(t.y, p, 2)['UAR'] for p in yhat])
-        return dict(same, protocol=protocol, windows=min(windows, len(data)), trials=len(t), system=name, seeds=len(yhat),
-                    UAR=round(float(value), 4), low=round(low, 4), high=round(high, 4))
+        return dict(same, protocol=protocol, windows=min(windows, len(data)), trials=len(t), system=name,
+                    seeds=len(yhat), UAR=round(float(value), 4), low=round(low, 4), high=round(high, 4))
     return [row(*one) for one in found.items()]
 
 def ask(question:str, kind:str, seed:int, seeds=(0,), sizes=(720,)) -> pd.DataFrame:
     "Rows of one question on a kind of twin, for each size and protocol that belongs to it."
     return pd.DataFrame([
         row for n in sizes for q in QUESTIONS[question]
-        for row in rows_of(twin_of(question, kind, seed, n), q, seeds, windows=n, question=question, kind=kind, twin=seed)])
+        for row in rows_of(twin_of(question, kind, seed, n), q, seeds, windows=n,
+                           question=question, kind=kind, twin=seed)])
 
 # %% ../../nbs/69a_known_answers_deap.ipynb #6c8c5dd3
 def curve(rows:pd.DataFrame) -> pd.DataFrame:
@@ -101,8 +102,10 @@ def plot_curve(rows:pd.DataFrame):
         t = table.xs(kind)
         band = rows[(rows.question == 'curve') & (rows.kind == kind) & (rows.system == NETWORK)].set_index('windows')
         ax.fill_between(band.index, band.low, band.high, color='.9', label='99 % of permuted labels')
-        for name, style in {NETWORK: 'o-', ENTROPY: 's-', BEST: 'k--'}.items(): ax.plot(t.index, t[name], style, ms=4, label=name)
-        ax.set(title=report.title(f'class in {kind}', 'simulated'), xlabel='windows of six people', xscale='log', ylim=(.3, 1.02))
+        for name, style in {NETWORK: 'o-', ENTROPY: 's-', BEST: 'k--'}.items():
+            ax.plot(t.index, t[name], style, ms=4, label=name)
+        ax.set(title=report.title(f'class in {kind}', 'simulated'), xlabel='windows of six people', xscale='log',
+               ylim=(.3, 1.02))
         ax.set_xticks(t.index, t.index)
         ax.minorticks_off()
     axes[0].set_ylabel('UAR by trial, new people')
@@ -115,9 +118,9 @@ def in_words(rows:pd.DataFrame) -> list[str]:
     for kind, t in curve(rows).groupby('kind') if (rows.question == 'curve').any() else ():
         first, last = t.iloc[0], t.iloc[-1]
         a, b = t.index[0][1], t.index[-1][1]
-        said.append(f'Class in {kind}, new people: the network {first[NETWORK]:.2f} with {a:,} windows and {last[NETWORK]:.2f} '
-                    f'with {b:,}; entropy {first[ENTROPY]:.2f} and {last[ENTROPY]:.2f}; the oracle {first[BEST]:.2f} and '
-                    f'{last[BEST]:.2f}.')
+        said.append(f'Class in {kind}, new people: the network {first[NETWORK]:.2f} with {a:,} windows and '
+                    f'{last[NETWORK]:.2f} with {b:,}; entropy {first[ENTROPY]:.2f} and {last[ENTROPY]:.2f}; '
+                    f'the oracle {first[BEST]:.2f} and {last[BEST]:.2f}.')
     for question, words in dict(nothing='No effect', stamp='No effect, stamped trials').items():
         for r in rows[(rows.question == question) & (rows.system == NETWORK)].itertuples():
             where = 'inside' if r.low <= r.UAR <= r.high else 'OUTSIDE'

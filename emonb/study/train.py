@@ -185,7 +185,7 @@ def optimiser_of(model:nn.Module, recipe:Recipe, steps:int):
 
 # %% ../../nbs/52_train.ipynb #7334ef56
 def fit_module(model:nn.Module, data:Prepared, split:Split, recipe:Recipe, seed:int) -> tuple[np.ndarray, dict]:
-    "Train for exactly `recipe.epochs` epochs (`paced`) on the training part; probabilities of the test part, how it went."
+    "Train for exactly `recipe.epochs` epochs (`paced`) on the training part; probabilities of the test part, and how."
     recipe = paced(recipe, len(split.train))
     model, y = model.to(recipe.device), torch.from_numpy(data.y)
     scaler = Scaler(recipe.scale).fit(data, split.train, recipe.inputs)
