@@ -28,7 +28,7 @@ from ..study import report
 from ..study.clock import side_by_side
 from ..study.experiment import EVERY, REPLICA, Block, Experiment, Result, System
 from ..study.splits import Split
-from ..study.train import Recipe, Scaler, fit_fold, fixed_threads, is_network, predict, take
+from ..study.train import Recipe, Scaler, fit_of, fixed_threads, is_network, predict, take
 
 # %% ../../nbs/62a_table1.ipynb #2aeb144e
 class Line(NamedTuple):
@@ -199,7 +199,7 @@ def costs(data:Prepared,           # labelled
     "Of each system: parameters, multiply-adds of a window, windows a second in training and inference as ratios."
     split = Split('cost', 'cost', np.arange(windows), np.arange(windows, windows + 2))
     recipes = {k: replace(s.recipe, epochs=1) for k, s in systems.items()}
-    fits = {k: partial(fit_fold, data, split, recipe, 0) for k, recipe in recipes.items()}
+    fits = {k: partial(fit_of(recipe), data, split, recipe, 0) for k, recipe in recipes.items()}
     nets = {k: recipe.make() for k, recipe in recipes.items() if is_network(recipe)}
     scaled = {k: Scaler(r.scale).fit(data, split.train, r.inputs) for k, r in recipes.items()}
     asks = {k: partial(predict, net, data, split.train, recipes[k], scaled[k]) for k, net in nets.items()}
