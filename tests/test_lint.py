@@ -18,8 +18,8 @@ LINES = '''
 LONG = '''
 01
 13b 16 17 18
-41 48
-60 62 68 68b 69
+41 42c 48
+60 62 68 68b 69 69a
 '''.split()
 
 MOST = 60     # exported lines before something runs

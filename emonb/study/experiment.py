@@ -152,7 +152,7 @@ class Block:
     classes: list
     target: str = ''          # where the set has several
     by_trial: bool = False    # trials decide too
-    replica: bool|str = False # a row with the epoch chosen on the test fold too: of the first system, that name, or EVERY
+    replica: bool|str = False # also a row with the epoch chosen on the test fold: of the first system, that name, EVERY
     seeds: int|None = None    # only so many of the run's seeds
     apart: tuple|None = None  # columns whose values no fold may have on both sides; None: the protocol's (chapter 50)
     notes: list = field(default_factory=list)
