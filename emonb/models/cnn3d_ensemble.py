@@ -56,13 +56,13 @@ class FaceVolume(nn.Module):
     def __init__(self, *, hidden=64, drop_rate=.5):
         super().__init__()
         self.convs = nn.Sequential(
-            *block(3, 8, (3, 5, 5), (1, 2, 2), (1, 2, 2), (1, 2, 2)), *block(8, 16, 3, 1, 1, (1, 4, 4)))
-        self.hidden = nn.Sequential(nn.Linear(16*4*4, hidden), nn.ReLU())
+            *block(3, 8, (3, 5, 5), (1, 2, 2), (1, 2, 2), (1, 2, 2)), *block(8, 16, 3, 1, 1, (1, 4, 4)),
+            *block(16, hidden, (1, 4, 4), 1, 0, 1))
         self.head = nn.Sequential(nn.Dropout(drop_rate), nn.Linear(hidden, 2))
 
     def forward_features(self, face):
         "(B, hidden), the mean over frames."
-        return self.hidden(self.convs(face.transpose(1, 2)).mean(2).flatten(1))
+        return self.convs(face.transpose(1, 2)).mean((2, 3, 4))
 
     def forward(self, face): return self.head(self.forward_features(face))
 
