@@ -18,7 +18,9 @@ from ..core import EmonbError
 SAME, OTHER, SENTENCE = 'the same values', 'other values', 'a sentence'
 
 def outcome(path, data:bytes, read, whole) -> str:
-    "What becomes of these bytes in the place of a file whose values are `whole`. Any error but an `EmonbError` goes on."
+    """What becomes of these bytes in the place of a file whose values are `whole`.
+
+    Any error but an `EmonbError` goes on."""
     Path(path).write_bytes(data)
     try: value = read(path)
     except EmonbError: return SENTENCE

@@ -312,7 +312,8 @@ def by_name(p:Parameters, data:Prepared, centred:str='') -> dict:
         face, maps = (bool(set(keys) & set(s.recipe.inputs)) for keys in (FACE, ['face_maps']))
         title = OURS.get(name, name) + (f', {mods[0]} alone' if mods != p.modalities else '')
         reads = s.recipe.inputs                             # a CNN that is trained here begins at random
-        weights = "Emonet's, given" if 'emonet_affect' in reads else 'random' if 'face' in reads else p.weights if face else '–'
+        weights = 'random' if 'face' in reads else p.weights if face else '–'
+        if 'emonet_affect' in reads: weights = "Emonet's, given"
         out[title] = s._replace(weights=weights, note=centred if maps else '')
     return out
 
@@ -366,7 +367,7 @@ def with_missing(data:Prepared, faces:Prepared) -> Prepared:
     for k in ('face', 'face_maps', 'face_mask', 'face_pixels'):
         if k not in faces.x: continue
         a = faces.x[k]
-        def make(tmp, a=a):
+        def make(tmp, a=a, k=k):
             out = np.lib.format.open_memmap(tmp, 'w+', a.dtype, (len(data), *a.shape[1:]))
             if k == 'face_pixels': out[:] = np.nan
             for i in range(0, len(a), 256): out[place[i:i + 256]] = a[i:i + 256]
@@ -394,7 +395,8 @@ def keep_affect(data:Prepared, p:Parameters) -> Prepared:
         except EmonbError:
             data = data.with_x(**{key: np.full((*mask.shape, 2), np.nan, np.float32)})
             continue
-        def make(tmp, asks=asks, given=p[name]): write_array(tmp, affect_of(asks(given), face, mask))
+        def make(tmp, asks=asks, given=p[name], face=face, mask=mask):
+            write_array(tmp, affect_of(asks(given), face, mask))
         made = '-'.join([digests(dict(face=face))['face'][:16], content_of(str(weights)), code_key(affect_of),
                          code_key(asks)])
         data = data.with_x(**{key: kept_beside(data, key, made, make)})

@@ -106,7 +106,8 @@ def by_trials(y, groups, n=3) -> list:
 
 # %% ../../nbs/48_cnn3d_ensemble.ipynb #cell-011
 ENSEMBLES = 'stacking', 'bagging'
-LOG_LOSS = make_scorer(log_loss, greater_is_better=False, response_method='predict_proba', labels=[0, 1])   # a trial has one class
+# labels: a trial has one class
+LOG_LOSS = make_scorer(log_loss, greater_is_better=False, response_method='predict_proba', labels=[0, 1])
 
 class Pair:
     "One EEG network, and one face network with a support vector machine on its features."
@@ -120,8 +121,8 @@ class Pair:
         self.losses['face'] = train_net(self.face, face, y[seen], **how)
         machine = make_pipeline(StandardScaler(), SVC(class_weight='balanced'))
         folds = by_trials(y[seen], groups[seen], inner)
-        search = GridSearchCV(machine, dict(svc__C=[.1, 1., 10.]), cv=folds, scoring='balanced_accuracy') if folds else machine
-        self.machine = search.fit(ask(self.face.forward_features, face), y[seen])
+        if folds: machine = GridSearchCV(machine, dict(svc__C=[.1, 1., 10.]), cv=folds, scoring='balanced_accuracy')
+        self.machine = machine.fit(ask(self.face.forward_features, face), y[seen])
 
     def scores(self, x) -> np.ndarray:
         "(N, 2) log-odds by EEG and by face; 0 where there is no face."
@@ -134,8 +135,8 @@ class Pair:
 class CNN3DEnsemble(BaseEstimator):
     """EEG and faces → low or high, by 3D CNNs and an ensemble of them. Salama et al. 2021 (abstract; sizes are ours).
 
-    x: 'bio' (N, 32 or more, length), 'face' (N, frames, 3, 64, 64) uint8, 'face_mask' (N, frames). ensemble: 'stacking' on
-    `inner` folds of whole trials, or 'bagging' of `members`."""
+    x: 'bio' (N, 32 or more, length), 'face' (N, frames, 3, 64, 64) uint8, 'face_mask' (N, frames). ensemble: 'stacking'
+    on `inner` folds of whole trials, or 'bagging' of `members`."""
     takes_arrays = True
     def __init__(self, *, ensemble='stacking', electrodes=ELECTRODES, length=128, hidden=64, drop_rate=.5, epochs=50,
                  batch=64, lr=1e-3, inner=3, members=5):
@@ -156,7 +157,8 @@ class CNN3DEnsemble(BaseEstimator):
 
     def fit(self, x, y, groups=None, classes=()):
         "Train on arrays x, classes y of two, and the trial of each row. `EmonbError` without trials."
-        if groups is None: raise EmonbError('cnn3d_ensemble stacks on folds of whole trials; give groups, the trial of each row')
+        if groups is None:
+            raise EmonbError('cnn3d_ensemble stacks on folds of whole trials; give groups, the trial of each row')
         y, groups, self.classes_ = np.asarray(y), np.asarray(groups), np.arange(2)
         self.mean_ = np.mean(x['bio'], (0, 2), keepdims=True, dtype=np.float64).astype(np.float32)
         self.sd_ = (np.std(x['bio'], (0, 2), keepdims=True, dtype=np.float64) + 1e-6).astype(np.float32)
@@ -170,14 +172,16 @@ class CNN3DEnsemble(BaseEstimator):
         trials, out, rng = np.unique(groups), [], np.random.default_rng(0)
         while len(out) < self.members:
             rows = np.concatenate([np.flatnonzero(groups == t) for t in rng.choice(trials, len(trials))])
-            if len(np.unique(y[rows])) > 1: out.append(self.pair({k: v[rows] for k, v in x.items()}, y[rows], groups[rows]))
+            if len(np.unique(y[rows])) > 1:
+                out.append(self.pair({k: v[rows] for k, v in x.items()}, y[rows], groups[rows]))
         return out
 
     def stacked(self, x, y, groups) -> np.ndarray:
         "Bias, and the weights of EEG and face, learned from scores on inner folds of whole trials."
         scores = np.full((len(y), 2), np.nan)
         for a, b in by_trials(y, groups, self.inner):
-            scores[b] = self.pair({k: v[a] for k, v in x.items()}, y[a], groups[a]).scores({k: v[b] for k, v in x.items()})
+            pair = self.pair({k: v[a] for k, v in x.items()}, y[a], groups[a])
+            scores[b] = pair.scores({k: v[b] for k, v in x.items()})
         told = np.isfinite(scores).all(1)
         folds = by_trials(y[told], groups[told], self.inner)
         if not folds: return np.array([0., .5, .5])                            # too few trials to learn it from
@@ -198,7 +202,7 @@ class CNN3DEnsemble(BaseEstimator):
 READS = 'bio', 'face', 'face_mask'
 SYSTEMS = [
     register_model('cnn3d_ensemble', CNN3DEnsemble, inputs=READS, kind='paper',
-                   source='Salama, El-Khoribi, Shoman and Wahby Shalaby 2021, A 3D-convolutional neural network framework '
-                          'with ensemble learning techniques for multi-modal emotion recognition (3D CNN ensemble in '
-                          'Table I of the second paper)'),
+                   source='Salama, El-Khoribi, Shoman and Wahby Shalaby 2021, A 3D-convolutional neural network '
+                          'framework with ensemble learning techniques for multi-modal emotion recognition (3D CNN '
+                          'ensemble in Table I of the second paper)'),
 ]

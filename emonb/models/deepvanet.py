@@ -45,7 +45,9 @@ class ConvLSTM(nn.Module):
 
 # %% ../../nbs/47_deepvanet.ipynb #cell-009
 def signals_net(in_chans=40, length=128, widths=(24, 16, 8), kernels=(5, 3, 3), out_dim=64) -> nn.Sequential:
-    "(B, in_chans, length) → (B, out_dim): one-dimensional convolutions, each with batch norm and ReLU, and a linear layer."
+    """(B, in_chans, length) → (B, out_dim).
+
+    One-dimensional convolutions, each with batch norm and ReLU, and a linear layer."""
     layers, left = [], length - sum(kernels) + len(kernels)
     if left < 1: raise EmonbError(f'a window of {length} samples is too short for kernels {kernels}; give longer ones')
     for i, o, k in zip((in_chans, *widths), widths, kernels):
@@ -84,6 +86,6 @@ class DeepVANet(nn.Module, PyTorchModelHubMixin):
 SYSTEMS = [
     register_model('deepvanet', DeepVANet, inputs=('bio', 'face', 'face_mask'), takes=('bio', 'face', 'face_mask'),
                    kind='paper', recipe=PAPER_RECIPE,
-                   source='Zhang, Hossain and Rahman 2021, DeepVANet: A Deep End-to-End Network for Multi-modal Emotion '
-                          'Recognition (ancestor of the second paper, missing from its Table I)'),
+                   source='Zhang, Hossain and Rahman 2021, DeepVANet: A Deep End-to-End Network for Multi-modal '
+                          'Emotion Recognition (ancestor of the second paper, missing from its Table I)'),
 ]

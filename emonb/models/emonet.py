@@ -31,7 +31,8 @@ TARGETS = 'valence', 'arousal'
 class ZeroShot(BaseEstimator):
     """What a network says of faces it never saw → low or high, by a threshold.
 
-    threshold: 'fixed' (5 of 1 to 9, V1) or 'mean' (of the predictions, V2), over: 'train', or 'test', which is transductive."""
+    threshold: 'fixed' (5 of 1 to 9, V1) or 'mean' (of the predictions, V2). over: 'train', or 'test', which is
+    transductive."""
     takes_arrays, array = True, 'affect'
     def __init__(self, *, threshold='fixed', over='train'):
         self.threshold, self.over = one_of('threshold', threshold, THRESHOLDS), one_of('over', over, OVER)
@@ -144,16 +145,18 @@ class FaceZeroShot(ZeroShot):
 
 AFFECT = dict(emonet_affect=('emonet', emonet_weights, asks_emonet),     # array → parameter, file of it, network
               face_affect=('face_weights', affect_path, asks_own))
-EMONET = ('Toisoul, Kossaifi, Bulat, Tzimiropoulos and Pantic 2021, Estimation of continuous valence and arousal levels '
-          'from faces in naturalistic conditions, zero-shot, UNVERIFIED ON REAL WEIGHTS')
+EMONET = ('Toisoul, Kossaifi, Bulat, Tzimiropoulos and Pantic 2021, Estimation of continuous valence and arousal '
+          'levels from faces in naturalistic conditions, zero-shot, UNVERIFIED ON REAL WEIGHTS')
 OWN = 'ours: the face CNN of chapter 41, pretrained on AFEW-VA (notebook 89), zero-shot in the role of Emonet'
 WORDS = dict(fixed='threshold 5 of the scale (V1)', mean='threshold at the mean of the predictions (V2)')
 
 def _register(name, make, array, threshold, **more):
-    return register_model(name, partial(make, threshold=threshold), inputs=(array, 'face_mask'), preparations={array: array}, **more)
+    return register_model(name, partial(make, threshold=threshold), inputs=(array, 'face_mask'),
+                          preparations={array: array}, **more)
 
 SYSTEMS = [
-    _register('emonet_v1', EmonetZeroShot, 'emonet_affect', 'fixed', kind='paper', source=f"{EMONET}, {WORDS['fixed']}"),
+    _register('emonet_v1', EmonetZeroShot, 'emonet_affect', 'fixed', kind='paper',
+              source=f"{EMONET}, {WORDS['fixed']}"),
     _register('emonet_v2', EmonetZeroShot, 'emonet_affect', 'mean', kind='paper', source=f"{EMONET}, {WORDS['mean']}"),
     _register('face_zero_shot_v1', FaceZeroShot, 'face_affect', 'fixed', source=f"{OWN}, {WORDS['fixed']}"),
     _register('face_zero_shot_v2', FaceZeroShot, 'face_affect', 'mean', source=f"{OWN}, {WORDS['mean']}"),

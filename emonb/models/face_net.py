@@ -103,7 +103,7 @@ def train_affect(x, y,     # (N, 3, 64, 64) uint8 faces; (N, 2) valence, arousal
     steps = len(x)//batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs*steps, pct_start=.2)
     losses = []
-    for epoch in progress(range(epochs), 'pretraining, epochs'):
+    for _ in progress(range(epochs), 'pretraining, epochs'):
         order, total = torch.randperm(len(x), generator=draw), 0.
         for k in range(steps):
             i = order[k*batch:(k + 1)*batch].sort().values
@@ -212,11 +212,14 @@ def affect_path(path) -> Path:
     return where
 
 def load_affect(path) -> AffectCNN:
-    "The pretrained network whose CNN's weights are at `path`, ready to be asked. `DataError` if the file is another one."
+    """The pretrained network whose CNN's weights are at `path`, ready to be asked.
+
+    `DataError` if the file is another one."""
     path, net = affect_path(path), AffectCNN()
     weights_note(path)
     try: net.load_state_dict(load_file(path))
-    except RuntimeError as e: raise DataError(f'{path}: weights of another network; train it anew with notebook 89') from e
+    except RuntimeError as e:
+        raise DataError(f'{path}: weights of another network; train it anew with notebook 89') from e
     return net.eval()
 
 def weights_note(path) -> dict:

@@ -6,7 +6,9 @@
 __all__ = ['training_curve', 'plot_curves']
 
 # %% ../../nbs/52a_training_curve.ipynb #cell-002
-import numpy as np, pandas as pd, torch
+import numpy as np
+import pandas as pd
+import torch
 
 from ..core import fold_seed, seed_everything
 from ..data.recordings import Prepared
