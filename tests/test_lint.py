@@ -10,7 +10,7 @@ from conftest import ROOT, notebooks
 
 LONG = '''
 01
-13b 16 17 18
+16 17 18
 41 42c 48
 60 62 68 68b 69 69a
 '''.split()

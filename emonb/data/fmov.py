@@ -311,6 +311,9 @@ def _describe(self):
             self.events.tell(f'person {s}', None, f'skin conductance stays between {skin.min():.2f} and '
                              f'{skin.max():.2f} µmho; its electrode was off', 'kept; the muscles were recorded')
 
+Fmov._describe = _describe
+
+# %% ../../nbs/13b_fmov.ipynb #7f03e57c
 def names_met(self) -> list[dict]:
     "What is odd about the people's names, as lines of an audit."
     return name_defects(self.events.ledger.units['person'])
@@ -321,7 +324,7 @@ def audit(self) -> pd.DataFrame:
     lines = [dict(d, file=Path(d['file']).name, defect=bare(d['defect'])) for d in self.defects]
     return pd.DataFrame([*lines, *names_met(self)], columns=['file', 'row', 'defect', 'action'])
 
-Fmov._describe, Fmov.names_met, Fmov.audit = _describe, names_met, audit
+Fmov.names_met, Fmov.audit = names_met, audit
 
 # %% ../../nbs/13b_fmov.ipynb #cell-032
 def relative(x:np.ndarray,           # (N, 3, L) `SIGNALS` from 2 s before the onset

@@ -13,7 +13,7 @@ import torch
 from ..core import fold_seed, seed_everything
 from ..data.recordings import Prepared
 from .splits import Split, make_splits
-from .train import Recipe, Scaler, fixed_threads, loss_fn, predict, rates_of, take
+from .train import Recipe, Scaler, fixed_threads, loss_fn, optimiser_of, paced, predict, steps_of, take
 
 # %% ../../nbs/52a_training_curve.ipynb #cell-005
 def training_curve(data:Prepared, recipe:Recipe, split:Split|None=None, seed:int=0,
@@ -23,16 +23,15 @@ def training_curve(data:Prepared, recipe:Recipe, split:Split|None=None, seed:int
 
     split: rows to train on and rows to hold out; by default the first of four folds of whole trials."""
     split = split or make_splits(data.meta, 'trials', data.y, seed, n_splits=4)[0]
+    recipe = paced(recipe, len(split.train))
     start, y, rows = fold_seed(seed, split.protocol, split.name), torch.from_numpy(data.y), []
     with fixed_threads(recipe.threads):
         seed_everything(start)
         model = recipe.make()
         scaler = Scaler(recipe.scale).fit(data, split.train, recipe.inputs)
         criterion = loss_fn(recipe, data.y[split.train], len(data.classes))
-        adam = dict(adamw=torch.optim.AdamW, adam=torch.optim.Adam)[recipe.optimizer]
-        optimiser = adam(rates_of(model, recipe), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-        steps, rng = recipe.epochs*-(-len(split.train)//recipe.batch), np.random.default_rng(start)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps) if recipe.schedule == 'cosine' else None
+        optimiser, cosine = optimiser_of(model, recipe, steps_of(recipe, len(split.train)))
+        rng = np.random.default_rng(start)
         for epoch in range(recipe.epochs):
             model.train()
             order, total = rng.permutation(split.train), 0.
