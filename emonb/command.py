@@ -127,7 +127,8 @@ def run_notebook(notebook:Path, given:dict, out:Path):
 def listing() -> str:
     "Experiments and, where the package has a registry, models, each with its name."
     import emonb
-    lines = [f'{name:16}{subtitle(path)}' for name, path in experiments().items()]
+    wide = max(map(len, experiments()))
+    lines = [f'{name:{wide}}  {subtitle(path)}' for name, path in experiments().items()]
     models = getattr(emonb, 'list_models', list)()
     return '\n'.join(['Experiments (emonb help <name>, emonb run <name>):', *lines,
                       *(['', 'Models:', *models] if models else [])])

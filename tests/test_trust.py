@@ -71,8 +71,7 @@ CHANGES = {   # what: (module, old, new, whether it makes another number)
                      'model.fit(x[split.train], 3 - data.y[split.train])', True),
     'a comment': ('data/casme3.py', 'def parse_au(', '# the units of a cell\ndef parse_au(', False),
     'a docstring': ('study/train.py', 'One fold: predictions', 'A single fold: predictions', False),
-    'a plot': ('study/report.py', 'hue=table[\'kind\'].to_numpy(), palette=colour, s=36',
-               'hue=table[\'kind\'].to_numpy(), palette=colour, s=40', False),
+    'a plot': ('study/report.py', 'for k in table[\'kind\']], s=36', 'for k in table[\'kind\']], s=40', False),
     'another model': ('models/psnet.py', 'class PSNet(', 'UNUSED = 1\n\nclass PSNet(', False)}
 
 

@@ -186,10 +186,13 @@ def _steps(estimator) -> dict:
 def _learned(estimator) -> tuple[dict, dict]:
     "What `fit` left in a scikit-learn estimator: arrays, and plain values."
     import numpy as np
+    from sklearn.base import clone
     arrays, plain = {}, {}
     for step, e in _steps(estimator).items():
+        fresh = vars(clone(e))
         for k, v in vars(e).items():
             if k in e.get_params(deep=False) or k == 'made_by': continue
+            if isinstance(v, dict) and v == fresh.get(k): continue
             key = f'{step}/{k}'
             if isinstance(v, (np.ndarray, np.generic)) and v.dtype.kind in 'biuf': arrays[key] = np.array(v, order='C')
             elif isinstance(v, np.dtype): plain[key] = dict(dtype=v.str)
