@@ -65,6 +65,7 @@ SMALL = dict(DEAP.presets['paper'], folds=3, windows=3, longest=100,
 def check(p:Parameters) -> dict:
     "The names of the table's systems in the place of `table1`; valence, and evidence in power, unless told otherwise."
     names = [n for m in listed(p.model) for n in NAMES.get(m, [m])]
+    names.sort(key=lambda n: n != TABLE1[0].system)         # the paper's own is what the others are compared with
     said = dict(model=','.join(dict.fromkeys(names)))
     if p.target == 'both': said['target'] = 'valence'
     if p.evidence == 'mixed': said['evidence'] = 'power'
@@ -78,14 +79,13 @@ def systems_and_lost(p:Parameters, data:Prepared) -> tuple[dict, dict]:
         try:
             for title, s in DEAP.systems(p.but(model=name, preset='paper'), data).items():
                 (beside if s.kind == 'baseline' else found)[named.get(title, title)] = capped(s, p)
-                s.recipe.make()
         except EmonbError as e: lost[named.get(OURS.get(name, name), name)] = str(e)
     return {k: s for k, s in {**found, **beside}.items() if k not in lost}, lost
 
 def capped(s:System, p:Parameters) -> System:
-    "A network of more epochs than the preset allows, at those."
-    longest = p.get('longest', s.recipe.epochs)
-    if p.asked.epochs or not is_network(s.recipe) or s.recipe.epochs <= longest: return s
+    "A network of more epochs than the preset allows, at those. `EmonbError` where the system can't be made here."
+    network, longest = is_network(s.recipe), p.get('longest', s.recipe.epochs)
+    if p.asked.epochs or not network or s.recipe.epochs <= longest: return s
     return s.noted(f'{longest} epochs')._replace(recipe=replace(s.recipe, epochs=longest))
 
 def systems(p:Parameters, data:Prepared) -> dict:
@@ -115,10 +115,10 @@ def declared(model:str) -> Experiment:
     return TABLE if set(listed(model)) & set(NAMES) else DEAP
 
 # %% ../../nbs/62a_table1.ipynb #c2bf9ff0
-def _printed() -> dict:
-    "What Table I prints of valence, as a share."
+def _printed(target:str) -> dict:
+    "What Table I prints of a target, as a share."
     table = report.published_deap()
-    known = dict(zip(table.method, table.valence/100))
+    known = dict(zip(table.method, table[target]/100))
     return {v.said: known[v.printed] for v in TABLE1 if v.printed}
 
 def accuracies(r:Result, target:str) -> pd.DataFrame:
@@ -129,7 +129,7 @@ def accuracies(r:Result, target:str) -> pd.DataFrame:
     return pd.DataFrame(out).T.rename_axis('method')
 
 def differences_to_first(r:Result, target:str) -> pd.DataFrame:
-    "UAR of the paper's network less that of each method turned round: method less network, one column a protocol."
+    "UAR of each method less that of the paper's network, one column a protocol."
     out = {}
     for b in r.of(target):
         d = b.differences[b.differences.metric == 'UAR']
@@ -141,7 +141,7 @@ def differences_to_first(r:Result, target:str) -> pd.DataFrame:
 
 def glance(r:Result, target:str) -> pd.DataFrame:
     "Printed | published habit | honest: accuracy, with the paired differences of the protocols that hold."
-    acc, printed = accuracies(r, target), _printed()
+    acc, printed = accuracies(r, target), _printed(target)
     honest = [c for c in differences_to_first(r, target) if not c.startswith('windows')]
     of = {v.said: v.printed for v in TABLE1}
     out = pd.DataFrame({"in Table I as": [of.get(k) or '–' for k in acc.index],
@@ -160,7 +160,7 @@ def plot_fall(r:Result, target:str):
     short = {HABIT: 'windows,\nbest epoch\non the test fold', 'stimulus_x_subject': 'stimulus ×\nsubject'}
     places = ['printed\n(real DEAP)', *(short.get(c, c) for c in habits)]
     fig, ax = report.new_figure(9, 4.6, f'{r.name}, {target}: how far accuracy falls', r.provenance)
-    printed, colours = _printed(), iter(colormaps['tab20'].colors)
+    printed, colours = _printed(target), iter(colormaps['tab20'].colors)
     for name, row in acc[acc.kind.isin(['model', 'baseline'])].iterrows():
         first = name == TABLE1[0].said
         colour, y = 'k' if first else next(colours, '.6'), row[habits].astype(float)

@@ -430,9 +430,9 @@ def say_total(data:Prepared, blocks:list, systems:dict, seeds:tuple, workers:int
     def batches(recipe): return sum(batches_of(b.splits, recipe)*len(seeds[:b.seeds]) for b in trained)
     if sum(map(batches, nets.values())) < MANY: return
     for recipe in nets.values():
-        (labels, splits), *_ = (pairs := learnt(trained[0], recipe))[0]
-        one = replace(pairs[2], epochs=1)
-        seconds, gb = cost_of(labelled(data, labels, pairs[1]), splits[:1], one)
+        pairs, classes, own = learnt(trained[0], recipe)
+        (labels, splits), one = pairs[0], replace(own, epochs=1)
+        seconds, gb = cost_of(labelled(data, labels, classes), splits[:1], one)
         hours += seconds/batches_of(splits[:1], one)*batches(recipe)/3600/workers
         size = max(size, gb)
     took = f'{hours:.1f} hours' if hours >= 1 else f'{60*hours:.0f} minutes'
