@@ -11,8 +11,8 @@ from conftest import ROOT, notebooks
 LONG = '''
 01
 16 17 18
-41 42c 48
-60 62 68 68b 69 69a
+42c 48
+60 62 68 68b
 '''.split()
 
 MOST = 60     # exported lines before something runs

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'TESTED', 'GENERATORS', 'PARAMETERS', 'KNOWN_ANSWERS', 'curve_splits', 'blocks', 'systems', 'truth_alone',
-           'twin_settings', 'check', 'folder_of', 'title_of', 'curve', 'gains', 'null_bands', 'plot_curve', 'answers']
+           'twin_settings', 'check', 'folder_of', 'title_of', 'curve', 'gains', 'null_bands', 'answers', 'plot_curve']
 
 # %% ../../nbs/69_known_answers.ipynb #cell-065
 from dataclasses import replace
@@ -146,6 +146,22 @@ def null_bands(r:Result, draws:int=2000) -> pd.DataFrame:
     return r.titled(pd.DataFrame(rows), f'{r.name}: UAR and the 99 % band of permuted labels')
 
 # %% ../../nbs/69_known_answers.ipynb #cell-075
+def answers(r:Result) -> list[str]:
+    "The four questions in sentences, from the rows."
+    first = curve(r)[lambda t: t.system == r.main.entries[0].name]
+    best, name = curve(r)[lambda t: t.kind == 'oracle'].value.iloc[0], first.system.iloc[0]
+    n = first.n.iloc[0]
+    each = ', '.join(f'{report.number(v)} with {c} clips' for c, v in zip(first.clips, first.value))
+    said = [f'{name}: UF1 {each}; the oracle {report.number(best)} (N = {n}).']
+    if len(r.setting['modalities']) > 1:
+        g = gains(r)
+        said.append(f"Of {len(g)} comparisons with a single modality the oracle's own gain is above zero in "
+                    f"{g.resolvable.sum()}; the system's is in {(g.resolvable & g.found).sum()} of these.")
+    inside = null_bands(r)[lambda t: t.system == name].inside
+    said.append(f"Against permuted labels it is inside the 99 % band in {inside.sum()} of {len(inside)} sizes.")
+    return said
+
+# %% ../../nbs/69_known_answers.ipynb #48cda8f8
 def plot_curve(r:Result):
     "UF1 over the number of training clips, with intervals over people; the oracle is the line on top."
     table = curve(r)
@@ -161,18 +177,3 @@ def plot_curve(r:Result):
     ax.minorticks_off()
     ax.legend(fontsize=7, loc='upper center', bbox_to_anchor=(.5, -.18), ncol=2)
     return fig
-
-def answers(r:Result) -> list[str]:
-    "The four questions in sentences, from the rows."
-    first = curve(r)[lambda t: t.system == r.main.entries[0].name]
-    best, name = curve(r)[lambda t: t.kind == 'oracle'].value.iloc[0], first.system.iloc[0]
-    n = first.n.iloc[0]
-    each = ', '.join(f'{report.number(v)} with {c} clips' for c, v in zip(first.clips, first.value))
-    said = [f'{name}: UF1 {each}; the oracle {report.number(best)} (N = {n}).']
-    if len(r.setting['modalities']) > 1:
-        g = gains(r)
-        said.append(f"Of {len(g)} comparisons with a single modality the oracle's own gain is above zero in "
-                    f"{g.resolvable.sum()}; the system's is in {(g.resolvable & g.found).sum()} of these.")
-    inside = null_bands(r)[lambda t: t.system == name].inside
-    said.append(f"Against permuted labels it is inside the 99 % band in {inside.sum()} of {len(inside)} sizes.")
-    return said

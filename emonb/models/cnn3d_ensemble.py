@@ -132,6 +132,7 @@ class Pair:
         out[seen, 1] = self.machine.decision_function(ask(self.face.forward_features, x['face'][seen]))
         return out
 
+# %% ../../nbs/48_cnn3d_ensemble.ipynb #76d7be38
 class CNN3DEnsemble(BaseEstimator):
     """EEG and faces → low or high, by 3D CNNs and an ensemble of them. Salama et al. 2021 (abstract; sizes are ours).
 

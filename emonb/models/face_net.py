@@ -233,6 +233,7 @@ def weights_note(path) -> dict:
     except ValueError: return {'data': said} if said else {}
     return said if isinstance(said, dict) else {}
 
+# %% ../../nbs/41_face_net.ipynb #1d758e78
 def load_cnn(net, path, quiet:bool=False) -> str:
     """Load pretrained weights into a `FaceNet`, or the face of a `DeepFusion`; sets and gives its `weights`: 'random',
     'pretrained (AFEW-VA)', 'pretrained (SIMULATED twin of AFEW-VA)', and says which unless `quiet`.

@@ -190,7 +190,7 @@ def plot_per_subject(y, yhat, subject,    # (N,); (N,) or (S, N); (N,)
                      provenance:str, text:str='Accuracy of each subject'):
     "Accuracy of each subject, sorted, with the pooled accuracy and the majority's as lines."
     t = per_subject(y, yhat, subject).sort_values(['ACC', 'subject'])
-    fig, ax = new_figure(min(10, 2.5 + .16*len(t)), 2.8, text, provenance)
+    fig, ax = new_figure(min(10, 2.5 + .16*len(t)), 3.1, text, provenance)
     sns.barplot(x=t.subject.astype(str), y=t.ACC, color='#6baed6', saturation=1, errorbar=None, ax=ax)
     pooled = float(np.average(t.ACC, weights=t.n))
     common = float(np.bincount(np.asarray(y)).max()/len(y))
@@ -199,7 +199,7 @@ def plot_per_subject(y, yhat, subject,    # (N,); (N,) or (S, N); (N,)
     ax.set_xticks(range(len(t)), t.subject, rotation=90, fontsize=8 if len(t) < 50 else 5)
     each = t.n.min() if t.n.min() == t.n.max() else f'{t.n.min()} to {t.n.max()}'
     ax.set(ylabel='accuracy', xlabel=f'subject ({each} clips each)', ylim=(0, 1.02), xlim=(-.6, len(t) - .4))
-    ax.legend(fontsize=8, loc='upper left')
+    fig.legend(fontsize=8, loc='outside lower center', ncols=2)
     return fig
 
 # %% ../../nbs/54_report.ipynb #cell-026
