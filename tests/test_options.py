@@ -1,7 +1,10 @@
 "Each option of the first paper's run is seen in the arrays or in the model; one that a run has no use for stops it."
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -9,8 +12,10 @@ from emonb.core import DataError, EmonbError
 from emonb.data.recordings import Prepared
 from emonb.data.simulate import Casme3Twin, write_casme3
 from emonb.experiments.casme3 import CASME3, OPTIONS, apices, load_set, systems
+from emonb.models import backbones
 from emonb.signals.physio import hjorth_courses, since_onset
 from emonb.signals.prepare import PrepareSettings, as_measured
+from emonb.study import report
 from emonb.study.experiment import check_parameters, run, settled
 from emonb.study.splits import Split
 from emonb.study.train import Recipe, calibrated, correction_of, fit_fold, fit_module, fit_of, fold_key, known_by
@@ -164,6 +169,27 @@ def test_the_backbone_learns_at_its_own_rate(opened):
     how = dict(model='latent_emotion', modalities='color', backbone='resnet10t', finetune=True)
     recipe = first_recipe(*opened(**how, backbone_lr=1e-5))
     assert recipe.backbone_lr == 1e-5 and any('backbone' in k for k, _ in recipe.make().named_parameters())
+
+
+def test_a_run_says_which_weights_its_backbones_had(trees, opened, tmp_path, monkeypatch):
+    "A stand-in for the hub, which gives other weights under the same name the second time."
+    def hub_gives(seed):
+        def given(name, in_chans, pretrained, img_size):
+            torch.manual_seed(seed)
+            return timm.create_model(name, in_chans=in_chans, num_classes=0)
+        monkeypatch.setattr(backbones, '_create', given)
+        monkeypatch.setattr(backbones, 'hub_reachable', lambda: True)
+    how = dict(model='latent_emotion', modalities='color', backbone='resnet10t', weights='imagenet')
+    hub_gives(1)
+    r = run(CASME3, dict(how, root=str(trees['C']), epochs=1, seeds='0', folds='1', workers=1, out=str(tmp_path/'out')))
+    said = json.loads((r.out/'summary.json').read_text())
+    which = said['run']['backbones']['color']
+    assert said['setting']['weights'] == 'imagenet' and which.startswith('imagenet resnet10t')
+    t = report.provenance_table(r.provenance, r.fingerprint, r.run, r.seconds)
+    assert t.set_index('what').value['weights, color'] == which and any(which in sentence for sentence in r.told)
+    assert opened(**how)[1].info['backbones']['color'] == which
+    hub_gives(2)
+    assert opened(**how)[1].info['backbones']['color'] != which
 
 
 def uneven(n=240, seed=0):

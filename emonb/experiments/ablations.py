@@ -26,7 +26,6 @@ from emonb.core import (
     one_of,
     options_of,
     processors,
-    provenance_of_run,
     seeds_of,
     write_bytes,
     write_json,
@@ -49,6 +48,7 @@ from emonb.study.experiment import (
     open_set,
     permuted,
     predictions_of,
+    run_of,
     settled,
     truth_of,
 )
@@ -469,7 +469,7 @@ def run(given:dict) -> Ablated:
         meant = 'The labels are permuted: this is no look at anybody.' if asked.permute else how.sentence
         told = told_of(e, asked, first, done) + ([meant] if meant else [])
         title = e.title(first, data) + f', {PERMUTED} LABELS'*asked.permute
-        result = Ablated(e, asked, done, title, told, data.provenance, provenance_of_run(job.device),
+        result = Ablated(e, asked, done, title, told, data.provenance, run_of(data, job.device),
                          job.out, job.seconds, how, job.notes)
         write_ablated(result)
         for t in done if not asked.permute else (): look(how, e.name, t.name, t.reference)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['DETECTORS', 'OPTIONS', 'PARAMETERS', 'PRESETS', 'ALONE', 'IN_WORDS', 'ASSEMBLED', 'LITERAL', 'CASME3', 'norm_of',
-           'check_options', 'check', 'files_read', 'twin_of', 'model_of', 'keep_motion', 'given_as', 'keep_tokens',
-           'keep_flow', 'apex_of', 'load_set', 'network', 'assembled', 'registered', 'system_named', 'row_alone',
-           'each_alone', 'systems', 'truth_of', 'blocks', 'changed_options', 'apices', 'told', 'settle']
+           'check_options', 'check', 'files_read', 'twin_of', 'model_of', 'keep_motion', 'given_as', 'backbones_of',
+           'weights_told', 'keep_tokens', 'begin_with', 'keep_flow', 'apex_of', 'load_set', 'network', 'assembled',
+           'registered', 'system_named', 'row_alone', 'each_alone', 'systems', 'truth_of', 'blocks', 'changed_options',
+           'apices', 'told', 'settle']
 
 # %% ../../nbs/60_casme3_experiment.ipynb #cell-025
 from dataclasses import replace
@@ -31,7 +32,7 @@ from emonb.experiments.own_set import (
     systems_of,
     training,
 )
-from ..models.backbones import color_chans, extract_tokens, token_key
+from ..models.backbones import color_chans, extract_tokens, obtained, token_key
 from ..models.frame_fusion import kinds as FRAME_WEIGHTINGS
 from ..models.guided_attention import readings as READINGS
 from ..models.latent_emotion import LETTER, MODALITIES, PAPER_RECIPE, LatentEmotion, latent_inputs, make_backbones
@@ -199,20 +200,35 @@ def given_as(p:Parameters) -> str:
     "How a backbone takes its colour pictures; those of flow are as they are."
     return 'frame' if p.color_mode == 'flow' else p.color_mode
 
+def backbones_of(p:Parameters, data:Prepared) -> tuple:
+    "The backbones of a run, as they were obtained, and how each takes its frames."
+    return make_backbones(p.modalities, p.backbone, p.weights, given_as(p), data.info['settings']['size'])
+
+def weights_told(nets:dict) -> dict:
+    "For the info of a set: the kind of its backbones' weights and, by modality, which they are (chapter 30)."
+    kinds = [net.weights for net in nets.values()]
+    return dict(weights=kinds[-1] if kinds else 'none', backbones={k: obtained(net) for k, net in nets.items()})
+
 def _write_tokens(net, data:Prepared, kind:str, mode:str, device:str, path):
     write_array(path, extract_tokens(net, data.x[kind], data.x['mask'], kind=kind, mode=mode, device=device))
 
 def keep_tokens(data:Prepared, p:Parameters) -> Prepared:
-    "The set with the tokens of frozen backbones beside its frames; `info['weights']` says what these are."
-    new, weights, info = {}, 'none', data.info
-    nets, modes = make_backbones(p.modalities, p.backbone, p.weights, given_as(p), info['settings']['size'])
+    "The set with the tokens of frozen backbones beside its frames; its info says what these are."
+    new, info = {}, data.info
+    nets, modes = backbones_of(p, data)
     for kind, net in nets.items():
         key = token_key(net, info['fingerprint'], kind, modes[kind])
         make = partial(_write_tokens, net, data, kind, modes[kind], p.device)
         new[f'{kind}_tokens'] = kept_beside(data, kind, key, make)
-        weights = net.weights
-    return replace(data.with_x(**new), info=dict(info, weights=weights))
+    return replace(data.with_x(**new), info=dict(info, **weights_told(nets)))
 
+def begin_with(data:Prepared, p:Parameters) -> Prepared:
+    "The set whose backbones are trained on, from weights that its info names; other weights are another set."
+    told = weights_told(backbones_of(p, data)[0])
+    key = fingerprint(settings=dict(source=data.info['fingerprint'], weights=told))
+    return replace(data, info=dict(data.info, fingerprint=key, **told))
+
+# %% ../../nbs/60_casme3_experiment.ipynb #f6df9b4d
 def keep_flow(data:Prepared, p:Parameters) -> Prepared:
     "The set with pictures of what moved (chapter 23b) in the place of its colour frames."
     key = fingerprint(settings=dict(source=data.info['fingerprint'], code=code_key(flow_pictures)))
@@ -234,7 +250,9 @@ def load_set(p:Parameters, reader:CasMe3) -> Prepared:
     read = read_by(p, but=('backbone',))
     data = keep_motion(data, p, read)
     if p.color_mode == 'flow': data = keep_flow(data, p)
-    if not p.finetune and {'color_tokens', 'depth_tokens'} & read: data = keep_tokens(data, p)
+    if p.finetune and 'latent_emotion' in listed(p.model) and {'color', 'depth'} & set(p.modalities):
+        data = begin_with(data, p)
+    elif not p.finetune and {'color_tokens', 'depth_tokens'} & read: data = keep_tokens(data, p)
     if not {'color', 'depth'} & set(p.modalities): data.info = dict(data.info, detector='none')
     return data
 
@@ -335,7 +353,9 @@ def told(p:Parameters, data:Prepared) -> list[str]:
     "What was run, in sentences."
     model = f"Model {p.model.replace(',', ', ')}" + (f" on {', '.join(p.modalities)}" if p.modalities else '')
     if p.model != 'annotation': model += f"; {training(p, own=('latent_emotion', 'psnet'))}"
-    return [in_sentences(p, data)[0], f"{model}; backbone weights: {p.weights}; face detector: {p.detector}.",
+    which = '; '.join(f'{IN_WORDS[k]} {v}' for k, v in data.info.get('backbones', {}).items())
+    return [in_sentences(p, data)[0],
+            f"{model}; backbone weights: {which or p.weights}; face detector: {p.detector}.",
             *changed_options(p), *apices(p, data),
             f"Reading: {p.read} rows or windows repaired or left out. Preparing: {p.audit} defects met, "
             f"{p.left_out} recordings left out. The reader's audit lists each with what is done about it."]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'color_chans', 'depth_chans', 'MIN_TOKENS', 'hub_reachable', 'FrameBackbone',
-           'prepare_color', 'prepare_depth', 'extract_tokens', 'token_key']
+           'obtained', 'prepare_color', 'prepare_depth', 'extract_tokens', 'token_key']
 
 # %% ../../nbs/30_backbones.ipynb #cell-002
 import difflib
@@ -127,6 +127,13 @@ class FrameBackbone(nn.Module):
         f = self.net.forward_features(x)
         if f.ndim == 3: return f[:, getattr(self.net, 'num_prefix_tokens', 0):]
         return f.flatten(2).transpose(1, 2) if f.shape[1] == self.dim else f.flatten(1, 2)
+
+# %% ../../nbs/30_backbones.ipynb #7a99660d
+def obtained(net:FrameBackbone) -> str:
+    "Which weights a network was loaded with: network and, of ImageNet's, timm's tag; 12 digits of the state's sha256."
+    name, tag = net.name.removeprefix('timm/').split('.')[0], net.net.pretrained_cfg.get('tag')
+    if net.weights == 'imagenet' and tag: name = f'{name}.{tag}'
+    return f'{net.weights} {name}, sha256 {net.weight_hash[:12]}'
 
 # %% ../../nbs/30_backbones.ipynb #cell-021
 IMAGENET_MEAN, IMAGENET_STD = (.485, .456, .406), (.229, .224, .225)

@@ -9,7 +9,7 @@ __all__ = ['AUTO', 'PARAMETERS', 'FLOORS', 'REPLICA', 'EVERY', 'PERMUTED', 'Expe
            'with_replicas', 'differences', 'rating_floors', 'mean_of', 'ratings', 'add_nulls', 'judge', 'truth_of',
            'say_total', 'judge_all', 'Outcome', 'null_of', 'curve_of', 'plot_curve', 'Result', 'block_summary',
            'write_result', 'show_setting', 'differences_of', 'show_differences', 'show_leaks', 'show_tables',
-           'show_details', 'look', 'write_cards', 'run']
+           'show_details', 'look', 'write_cards', 'run_of', 'run']
 
 # %% ../../nbs/55_experiment.ipynb #cell-002
 from collections.abc import Callable
@@ -674,6 +674,10 @@ def write_cards(r:Result, networks:Networks):
             told = [*r.told, *b.block.notes, *r.notes]
             networks.write_card(name, b.block.splits[0].protocol, r.data, r.name, m.scores, told)
 
+def run_of(data:Prepared, device:str) -> dict:
+    "Where a run came from (chapter 00); of a set with backbones also which weights they were loaded with."
+    return dict(provenance_of_run(device), backbones=data.info.get('backbones', {}))
+
 def run(e:Experiment, given:dict) -> Result:
     """Run an experiment from its parameters.
 
@@ -696,7 +700,7 @@ def run(e:Experiment, given:dict) -> Result:
                     read=len(getattr(reader, 'defects', [])), audit=len(data.info.get('defects', [])),
                     left_out=data.info.get('left_out', 0), reductions=reductions(e, p, data.provenance))
         decided = {k: p[k] for k in ('preset', 'model', 'modalities', *e.presets['paper']) if k in p and k != 'twin'}
-        given, where = job.parameters.but(dataset=e.name), provenance_of_run(job.device)
+        given, where = job.parameters.but(dataset=e.name), run_of(data, job.device)
         result = Result(e, given, data, blocks, {**decided, **said}, where, job.out, job.seconds, job.notes,
                         e.told(p.but(**said), data), how)
         write_result(result)

@@ -317,8 +317,9 @@ def account_table(account:dict, provenance:str, names=()) -> pd.DataFrame:
                   title('What the files hold, and what became of it', provenance))
 
 def provenance_table(provenance:str, data:str|None, run:dict, seconds:float, notes=()) -> pd.DataFrame:
-    "Data, code, device, versions and notes of a run, one a line; `run` is `core.provenance_of_run`'s."
-    rows = dict(provenance=provenance, data=data, code=run['git'] or 'not a checkout',
+    "Data, weights, code, device, versions and notes of a run, one a line; `run` as `core.provenance_of_run` has it."
+    weights = {f'weights, {k}': v for k, v in run.get('backbones', {}).items()}
+    rows = dict(provenance=provenance, data=data, **weights, code=run['git'] or 'not a checkout',
                 device=run['device'], time=run['time'],
                 seconds=round(seconds, 1), **{f'version of {k}': v for k, v in run['versions'].items()})
     lines = [dict(what=k, value=str(v)) for k, v in rows.items()] + [dict(what='note', value=n) for n in notes]
