@@ -6,19 +6,7 @@ import pytest
 
 from conftest import ROOT, notebooks
 
-# What does not hold yet, by the first word of a notebook's name. The list may only shrink.
-
-LONG = '''
-01
-16 17 18
-42c 48
-60 62 68 68b
-'''.split()
-
 MOST = 60     # exported lines before something runs
-
-
-def first_word(path): return path.stem.split('_')[0]
 
 
 def found_by_ruff(paths):
@@ -76,11 +64,9 @@ def test_lines():
 
 
 def test_something_runs():
-    lengths = {first_word(p): longest(cells_of(p)) for p in notebooks()}
-    new = [f'{name}: {n} exported lines before cell {k} runs' for name, (n, k) in lengths.items()
-           if n > MOST and name not in LONG]
-    assert not new, '\n'.join(new)
-    assert not (held := [name for name in LONG if lengths[name][0] <= MOST]), f'short by now, take them off LONG: {held}'
+    lengths = {p.stem: longest(cells_of(p)) for p in notebooks()}
+    long = [f'{name}: {n} exported lines before cell {k} runs' for name, (n, k) in lengths.items() if n > MOST]
+    assert not long, '\n'.join(long)
 
 
 def test_both_can_fail(tmp_path):

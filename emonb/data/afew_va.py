@@ -6,7 +6,8 @@
 __all__ = ['RATINGS', 'LIMIT', 'POINTS', 'CLIPS', 'FAR', 'EYES', 'VERSION', 'PICTURES', 'NUMBERED', 'eye_centres', 'points_of',
            'AfewVaTwin', 'check_twin', 'truth_table', 'oracle', 'expression', 'film_frame', 'write_clip',
            'write_afew_va', 'simulated_afew_va_root', 'is_other_clip', 'find_clips', 'frame_fault', 'read_json',
-           'actor_of', 'pictures_of', 'meet_clip', 'read_clip', 'AfewVa', 'account', 'picture', 'content', 'audit']
+           'actor_of', 'pictures_of', 'meet_clip', 'read_clip', 'leave_clips', 'leave_people', 'AfewVa', 'account',
+           'picture', 'content', 'audit']
 
 # %% ../../nbs/18_afew_va.ipynb #cell-002
 import json
@@ -283,6 +284,19 @@ def read_clip(folder:Path, ledger=None) -> tuple[list, list, list]:
         note(folder/stray[0], '', f'no annotation names this{more}', 'ignored')
     return rows, points, defects
 
+# %% ../../nbs/18_afew_va.ipynb #99c39f99
+def leave_clips(ledger:Ledger, clips:set, why:str):
+    "Write down clips that are left out whole, with their frames."
+    ledger.left_out('clip', clips, why)
+    ledger.left_out('frame', [f for f in ledger.units.get('frame', ()) if f.split('/')[0] in clips], why)
+
+def leave_people(ledger:Ledger, people:dict, used:set):
+    "Write down the people (clip → person) of whom no clip is used."
+    for who in {*people.values()} - {people[c] for c in used}:
+        reasons = {ledger.units['clip'][c] for c, w in people.items() if w == who}
+        why = reasons.pop() if len(reasons) == 1 else 'none of its clips can be used'
+        ledger.left_out('person', [who], why)
+
 # %% ../../nbs/18_afew_va.ipynb #cell-024
 class AfewVa:
     """AFEW-VA as published.
@@ -305,7 +319,7 @@ class AfewVa:
         rows, points = [], []
         odd = {person_key(p.name): p for p in other if is_other_clip(p)}
         self.people = self.meet(found | odd)
-        self.leave(set(odd), 'its name is not three digits')
+        leave_clips(self.ledger, set(odd), 'its name is not three digits')
         for name, folder in list(found.items())[:clips or None]:
             r, p, d = read_clip(folder, self.ledger)
             between = [f"{name}/{row['path'].stem}" for k, row in enumerate(r) if k % every]
@@ -313,8 +327,8 @@ class AfewVa:
             rows += r[::every]
             points += p[::every]
             self.defects += d
-        self.leave(set(list(found)[clips or len(found):]), 'not chosen')
-        self.leave_people({row['clip'] for row in rows})
+        leave_clips(self.ledger, set(list(found)[clips or len(found):]), 'not chosen')
+        leave_people(self.ledger, self.people, {row['clip'] for row in rows})
         self._complain(found, rows, strict)
         self.meta, self.landmarks = pd.DataFrame(rows), np.stack(points)
         self.paths = self.meta.pop('path').tolist()
@@ -345,18 +359,6 @@ class AfewVa:
         first = dict(zip(actors, same_people([a or f'clip {name}' for name, a in actors.items()])))
         self.ledger.met('person', first.values())
         return first
-
-    def leave(self, clips:set, why:str):
-        "Write down clips that are left out whole, with their frames."
-        self.ledger.left_out('clip', clips, why)
-        self.ledger.left_out('frame', [f for f in self.ledger.units.get('frame', ()) if f.split('/')[0] in clips], why)
-
-    def leave_people(self, used:set):
-        "Write down the people of whom no clip is used."
-        for who in {*self.people.values()} - {self.people[c] for c in used}:
-            reasons = {self.ledger.units['clip'][c] for c, w in self.people.items() if w == who}
-            why = reasons.pop() if len(reasons) == 1 else 'none of its clips can be used'
-            self.ledger.left_out('person', [who], why)
 
     def __len__(self): return len(self.meta)
 

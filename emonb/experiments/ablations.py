@@ -301,6 +301,7 @@ def decided(df:pd.DataFrame, of:Judged, meta:pd.DataFrame) -> tuple:
     return (of.trial_table.y.to_numpy(), metrics.trial_yhat(scores, meta.trial.to_numpy()[rows]),
             of.trial_table.subject.to_numpy())
 
+# %% ../../nbs/68_ablations.ipynb #43e200d5
 def changed(e:Experiment, v:Variant, reference:Judged, name:str, store, workers:int, executor) -> Changed:
     "A change on the reference's folds."
     block, system, own = first_block(e, v), system_of(e, v), reference.block

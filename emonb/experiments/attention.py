@@ -6,7 +6,7 @@
 __all__ = ['EYE_LINE', 'MODELS', 'PARAMETERS', 'TWINS', 'DECIDES', 'SHOWN', 'GAP', 'NAMES', 'WHERE', 'crop_of', 'places_of',
            'span_of', 'moments_of', 'check_parameters', 'Twin', 'face_twin', 'signal_twin', 'Trained', 'trained',
            'Look', 'asked', 'planted_faces', 'look', 'values_of', 'rows_of', 'found', 'said', 'sentence', 'plot_faces',
-           'plot_signals', 'plot_moments', 'plot_shares', 'Looked', 'run', 'write_run', 'show_answer', 'show_rows']
+           'plot_signals', 'plot_shares', 'plot_moments', 'Looked', 'show_answer', 'show_rows', 'write_run', 'run']
 
 # %% ../../nbs/68b_attention_experiment.ipynb #cell-002
 from dataclasses import dataclass, field
@@ -324,6 +324,26 @@ def plot_signals(looks:dict) -> Figure:
     fig.suptitle(report.title('physiology-guided attention over the signals', 'simulated'), fontsize=10)
     return fig
 
+# %% ../../nbs/68b_attention_experiment.ipynb #78f8b72d
+def plot_shares(rows:list) -> Figure:
+    "What attention has in the planted region, beyond area and beyond other emotions: a panel each."
+    looks = list(dict.fromkeys(r['twin'] for r in rows))
+    panels = [(g, k) for g in dict.fromkeys(r['guide'] for r in rows)
+              for k in dict.fromkeys(('beyond area', DECIDES[g]))]
+    fig = Figure(figsize=(3 + 2.3*len(panels), 2.6), dpi=80, layout='constrained')
+    for ax, (guide, what) in zip(fig.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
+        for k, v in enumerate(r[what] for r in rows if r['guide'] == guide):
+            ax.plot([v['low'], v['high']], [k, k], color=f'C{k}', lw=2)
+            ax.plot(v['value'], k, 'o', color=f'C{k}', ms=5)
+        ax.axvline(0, color='k', lw=.6)
+        ax.locator_params(axis='x', nbins=4)
+        ax.set_title(f"{NAMES[guide].split('-')[0].lower()}: {what}", fontsize=9)
+    ax.set_yticks(range(len(looks)), [name.replace(', ', ',\n').replace(' − ', '\n− ') for name in looks], fontsize=8)
+    ax.set_ylim(len(looks) - .5, -.5)
+    fig.suptitle(report.title('share of attention in the planted region', 'simulated'), fontsize=10)
+    return fig
+
+# %% ../../nbs/68b_attention_experiment.ipynb #ea76d8ba
 def plot_moments(looks:dict) -> Figure:
     "Attention over the moments of a second, a panel a half that has the evidence, a line a look; the half is grey."
     fig = Figure(figsize=(8, 3), dpi=80, layout='constrained')
@@ -345,24 +365,6 @@ def plot_moments(looks:dict) -> Figure:
     axes[0].set_ylabel('attention,\nrelative to uniform')
     fig.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize=8)
     fig.suptitle(report.title('attention over time, bands: 95 % over people', 'simulated'), fontsize=10)
-    return fig
-
-def plot_shares(rows:list) -> Figure:
-    "What attention has in the planted region, beyond area and beyond other emotions: a panel each."
-    looks = list(dict.fromkeys(r['twin'] for r in rows))
-    panels = [(g, k) for g in dict.fromkeys(r['guide'] for r in rows)
-              for k in dict.fromkeys(('beyond area', DECIDES[g]))]
-    fig = Figure(figsize=(3 + 2.3*len(panels), 2.6), dpi=80, layout='constrained')
-    for ax, (guide, what) in zip(fig.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels):
-        for k, v in enumerate(r[what] for r in rows if r['guide'] == guide):
-            ax.plot([v['low'], v['high']], [k, k], color=f'C{k}', lw=2)
-            ax.plot(v['value'], k, 'o', color=f'C{k}', ms=5)
-        ax.axvline(0, color='k', lw=.6)
-        ax.locator_params(axis='x', nbins=4)
-        ax.set_title(f"{NAMES[guide].split('-')[0].lower()}: {what}", fontsize=9)
-    ax.set_yticks(range(len(looks)), [name.replace(', ', ',\n').replace(' − ', '\n− ') for name in looks], fontsize=8)
-    ax.set_ylim(len(looks) - .5, -.5)
-    fig.suptitle(report.title('share of attention in the planted region', 'simulated'), fontsize=10)
     return fig
 
 # %% ../../nbs/68b_attention_experiment.ipynb #cell-014
@@ -409,18 +411,13 @@ class Looked:
 
     def answers(self) -> list[str]: return [sentence(self.rows, g) for g in self.looks['effect'].maps]
 
-def run(given:dict) -> Looked:
-    "Both twins, the same network on each, and what its attention found. Raises `EmonbError` with one sentence."
-    with at_work(check_parameters(given)) as job:
-        p = job.parameters
-        sizes = dict(zip(TWINS, (p.effect, 0.)))
-        twins = {k: trained(p, size, job.device, job.out/k.replace(' ', '_')) for k, size in sizes.items()}
-        on, off = twins.values()
-        looks = dict(zip((*TWINS, SHOWN), (look(on, on), look(off, off), look(off, on))))
-        result = Looked(p, twins, looks, rows_of(looks), provenance_of_run(job.device), job.out, job.seconds, job.notes)
-        write_run(result)
-    return result
+def show_answer(r:Looked):
+    "The answers in words."
+    report.show_text('\n\n'.join([f"**{report.title('in words' + r.beside, r.provenance)}**", *r.answers()]))
 
+def show_rows(r:Looked): report.show_table(r.table())
+
+# %% ../../nbs/68b_attention_experiment.ipynb #5707c1e8
 def write_run(r:Looked):
     "Table, figures and, last, `summary.json` in the out folder."
     write_bytes(r.out/'tables.md', report.markdown_table(r.table()).encode())
@@ -432,8 +429,14 @@ def write_run(r:Looked):
         rows=r.rows, found=where, uar={twin: v.uar for twin, v in r.twins.items()}, answers=r.answers(), run=r.run,
         notes=r.notes, seconds=round(r.seconds, 1)))
 
-def show_answer(r:Looked):
-    "The answers in words."
-    report.show_text('\n\n'.join([f"**{report.title('in words' + r.beside, r.provenance)}**", *r.answers()]))
-
-def show_rows(r:Looked): report.show_table(r.table())
+def run(given:dict) -> Looked:
+    "Both twins, the same network on each, and what its attention found. Raises `EmonbError` with one sentence."
+    with at_work(check_parameters(given)) as job:
+        p = job.parameters
+        sizes = dict(zip(TWINS, (p.effect, 0.)))
+        twins = {k: trained(p, size, job.device, job.out/k.replace(' ', '_')) for k, size in sizes.items()}
+        on, off = twins.values()
+        looks = dict(zip((*TWINS, SHOWN), (look(on, on), look(off, off), look(off, on))))
+        result = Looked(p, twins, looks, rows_of(looks), provenance_of_run(job.device), job.out, job.seconds, job.notes)
+        write_run(result)
+    return result

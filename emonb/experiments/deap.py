@@ -96,8 +96,8 @@ PRESETS = dict(   # face_cnn and folds: what the parameters' defaults stand for
 WORDS = dict(windows='windows a trial', ff_dim='feed-forward width', dim='width of the transformer',
              num_layers='layers of the transformer', folds='folds of windows and trials, groups of new people',
              videos='groups of new videos', face_cnn='face CNN')
-FLOORS = dict(ALL_FLOORS, stimulus='video id only', order='order of the session only')
-FLOORS.pop('clock')
+FLOORS = {k: v for k, v in ALL_FLOORS.items() if k != 'clock'}
+FLOORS.update(stimulus='video id only', order='order of the session only')
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-006
 def check(p:Parameters) -> dict:
