@@ -78,7 +78,7 @@ def plain(value) -> str:
     import pandas as pd
     if isinstance(value, np.ndarray): return f'{value.dtype}{value.shape}' + hashlib.sha256(value.tobytes()).hexdigest()
     if isinstance(value, pd.DataFrame): return plain(value.to_dict('list'))
-    if isinstance(value, dict): return '{' + ','.join(f'{k!r}:{plain(v)}' for k, v in value.items()) + '}'
+    if isinstance(value, dict): return '{' + ','.join(sorted(f'{k!r}:{plain(v)}' for k, v in value.items())) + '}'
     if isinstance(value, (list, tuple)): return '[' + ','.join(map(plain, value)) + ']'
     if is_dataclass(value): return plain(vars(value))
     return repr(value)

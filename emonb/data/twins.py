@@ -108,7 +108,9 @@ def settings_of(root, kind):
         value, like = plain.get(f.name), getattr(own, f.name)
         fits = like is None or _kind(value) == _kind(like)
         if fits and isinstance(like, tuple) and like: fits = all(_kind(v) == _kind(like[0]) for v in value)
-        if not fits: raise DataError(f'{Path(root)/MARKER}: its setting {f.name} does not fit; {AGAIN}')
+        numbers = [v for v in (value if isinstance(value, tuple) else [value]) if isinstance(v, (int, float))]
+        if not fits or not all(abs(v) < 2**63 for v in numbers):
+            raise DataError(f'{Path(root)/MARKER}: its setting {f.name} does not fit; {AGAIN}')
     if more := set(plain) - {f.name for f in fields(kind)}:
         raise DataError(f'{Path(root)/MARKER}: {sorted(more)[0][:60]!r} is no setting of this twin; {AGAIN}')
     return kind(**plain)

@@ -91,7 +91,7 @@ TRAINED = ('epochs', 'batch', 'lr')    # what the presets say of the recipe; the
 PRESETS = dict(   # face_cnn and folds: what the parameters' defaults stand for
     paper=dict({k: PAPER_RECIPE[k] for k in TRAINED}, folds=10, seeds='0', windows=60, videos=4, dim=64, num_layers=2,
                ff_dim=128, face_cnn='frozen', twin=dict(subjects=22, trials=40, seconds=60, fps=50, size=(320, 240))),
-    demo=dict(epochs=10, batch=16, lr=1e-3, folds=5, seeds='0', windows=6, videos=2, dim=32, num_layers=1, ff_dim=64,
+    demo=dict(epochs=10, batch=16, lr=1e-3, folds=3, seeds='0', windows=6, videos=2, dim=32, num_layers=1, ff_dim=64,
               face_cnn='frozen', twin=dict(subjects=6, trials=10, seconds=8, fps=5, size=(160, 120))))
 WORDS = dict(windows='windows a trial', ff_dim='feed-forward width', dim='width of the transformer',
              num_layers='layers of the transformer', folds='folds of windows and trials, groups of new people',
