@@ -84,7 +84,7 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     out=('results/deap', None, 'folder for rows, predictions, figures and summary.json'),
     effect=(1., None, 'twin only: size of the effect in every modality, 0 for none'),
     trial_stamp=(0., None, 'twin only: a mark all windows of a trial share, whatever the label'),
-    evidence=('mixed', EVIDENCE,
+    evidence=('power', EVIDENCE,
               'twin only: where the effect is; power and waveform have no level, and people who differ'),
     twin_seed=(0, None, 'of the twin'))
 TRAINED = ('epochs', 'batch', 'lr')    # what the presets say of the recipe; the rest is chapter 40's

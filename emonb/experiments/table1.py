@@ -65,12 +65,11 @@ SMALL = dict(DEAP.presets['paper'], folds=3, windows=2, videos=2, longest=50, mi
              twin=dict(subjects=6, trials=30, seconds=6, fps=5, size=(160, 120)))
 
 def check(p:Parameters) -> dict:
-    "The names of the table's systems in the place of `table1`; valence, and evidence in power, unless told otherwise."
+    "The names of the table's systems in the place of `table1`; valence unless told otherwise."
     names = [n for m in listed(p.model) for n in NAMES.get(m, [m])]
     names.sort(key=lambda n: n != TABLE1[0].system)         # the paper's own is what the others are compared with
     said = dict(model=','.join(dict.fromkeys(names)))
     if p.target == 'both': said['target'] = 'valence'
-    if p.evidence == 'mixed': said['evidence'] = 'power'
     return {**DEAP.check(p.but(**said)), **said}
 
 def systems_and_lost(p:Parameters, data:Prepared) -> tuple[dict, dict]:
