@@ -12,11 +12,11 @@ __all__ = ['COLUMNS', 'PROVENANCE', 'MARKER', 'FORMS', 'FRAMES', 'Signals', 'Rec
 import hashlib
 import os
 import shutil
-import tokenize
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tokenize import TokenError
 from typing import Protocol
 
 import numpy as np
@@ -355,7 +355,7 @@ def save(data:Prepared, folder) -> Prepared:
 def _open_array(path, said:str, check:bool) -> np.memmap:
     try: a = np.load(path, mmap_mode='r')
     except FileNotFoundError: raise Damaged(f'{path}: damaged, the array is gone') from None
-    except (OSError, ValueError, TypeError, OverflowError, EOFError, SyntaxError, tokenize.TokenError, MemoryError) as e:
+    except (OSError, ValueError, TypeError, OverflowError, EOFError, SyntaxError, TokenError, MemoryError) as e:
         raise Damaged(f'{path}: damaged, not readable as an array') from e
     if check and (not a.ndim or digest(a) != said):
         raise Damaged(f'{path}: damaged, its values are not those that were written')
