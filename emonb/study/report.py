@@ -361,7 +361,8 @@ def plot_protocols(tables:dict       # target → results table of all its proto
                 ax.plot(x, value, 'o', color=f'C{j}', ms=5, label=m.method)
             best = max(_read(cell)[0] for cell in of.UAR[of.kind == 'floor'])
             ax.plot([i - .4, i + .4], [best, best], color='.45', ls=':', label='highest floor')
-        ax.set(title=title(target, _provenance(t)), xlabel='protocol', ylim=(0, 1.03), xlim=(-.5, len(protocols) - .5))
+        ax.set_title(fill(title(target, _provenance(t)), 36))
+        ax.set(xlabel='protocol', ylim=(0, 1.03), xlim=(-.5, len(protocols) - .5))
         words = [fill(q.replace('_x_', ' × ').replace('_', ' '), 11) for q in protocols]
         ax.set_xticks(range(len(protocols)), words, fontsize=9)
     axes[0].set_ylabel('UAR')
