@@ -115,13 +115,14 @@ def grown(box) -> list[Door]:
 
 def sheets(box):
     from emonb.data.casme3 import annotations, read_tables
+    from emonb.data.simulate import write_workbook
     out = []
     for ending in ('csv', 'xlsx', 'xls'):
         tree = box/f'sheet_{ending}'
         tree.mkdir(parents=True)
         table, path = sheet(), tree/f'sheet.{ending}'
         if ending == 'csv': table.to_csv(path, index=False)
-        if ending == 'xlsx': table.to_excel(path, index=False)
+        if ending == 'xlsx': write_workbook(path, table)
         if ending == 'xls': path.write_bytes(biff(table))
         out.append(Door(f'sheet.{ending}', tree, path.name, lambda t: vars(annotations(t, 'A', 4))))
         out.append(Door(f'table.{ending}', tree, path.name, lambda t, n=path.name: read_tables(t/n)))
@@ -132,6 +133,7 @@ def casme3_files(box):
     import cv2
     import numpy as np
     import pandas as pd
+
     from emonb.data.casme3 import CasMe3, read_color, read_depth, read_signals
     from emonb.data.simulate import Casme3Twin, write_casme3
     from emonb.signals.prepare import read_frames
@@ -148,14 +150,16 @@ def casme3_files(box):
     whole = box/'casme3_tree'
     write_casme3(whole, Casme3Twin(part='C', subjects=2, clips=4, size=(160, 120), gap_s=1., quirks=()))
     seen = CasMe3(whole, 'C')[0]
-    victims = dict(sheet=next(whole.glob('*.xlsx')), txt=seen.signals.source, jpg=seen.frames['color'][1], png=seen.frames['depth'][1])
+    victims = dict(sheet=next(whole.glob('*.xlsx')), txt=seen.signals.source, jpg=seen.frames['color'][1],
+                   png=seen.frames['depth'][1])
     def clips(t):
         d = CasMe3(t, 'C')
         return [d.meta, d.audit(), [d[i] for i in range(len(d))]]
     def frames(t):
         rec, told = CasMe3(t, 'C')[0], []
         def tell(*defect): told.append(defect[1:])
-        return [read_frames(rec.frames[k], read, tell) for k, read in (('color', read_color), ('depth', read_depth))], told
+        readers = dict(color=read_color, depth=read_depth)
+        return [read_frames(rec.frames[k], read, tell) for k, read in readers.items()], told
     def possible(value): return all(finite(r.signals) for r in value[2] if r.signals)
     tree_doors = [Door(f'clips.{k}', whole, str(Path(v).relative_to(whole)), clips if k in ('sheet', 'txt') else frames,
                        possible=possible if k in ('sheet', 'txt') else None) for k, v in victims.items()]
@@ -174,6 +178,7 @@ def all_finite(a):
 
 def deap_files(box):
     import numpy as np
+
     from emonb.data.deap import BdfSession, Deap, count_frames, load_arrays, read_ratings, video_frame
     from emonb.data.simulate_deap import DeapTwin, oracle_of, python2_pickle, write_deap
     from emonb.signals.faces import sample_video
@@ -217,6 +222,7 @@ def deap_files(box):
 
 def wrist_files(box):
     import numpy as np
+
     from emonb.data.fmov import FmovTwin, read_small, read_tree, small_root, write_tree
     from emonb.data.stress_predict import LABELS, RATES, StressPredict
     tree, start = box/'wrist', 1_600_000_000
@@ -291,11 +297,12 @@ def own_files(box):
     "What emonb itself writes: a prepared set, rows of folds, hashes, kept files, the twins' truth."
     import numpy as np
     import pandas as pd
+
     from emonb.core import fingerprint, kept_file
     from emonb.data.recordings import cached, from_arrays, kept_array, load, save, write_array
     from emonb.data.simulate import Casme3Twin, read_truth, write_casme3
     from emonb.study.results import Store
-    from emonb.study.settled import read_looks, read_settled, settled_hash, settled_path
+    from emonb.study.settled import read_looks, read_settled, settled_path
     tree = box/'prepared'
     table = pd.DataFrame(dict(subject=list('aabb'), label=[0, 1, 0, 1]))
     save(from_arrays(dict(features=np.arange(12, dtype='float32').reshape(4, 3)), table, provenance='simulated'), tree)
@@ -354,6 +361,7 @@ def own_files(box):
 def twins(box):
     "The markers of simulated sets: what they say of themselves, and whether a set is whole or is written anew."
     from dataclasses import asdict
+
     from emonb.core import write_json
     from emonb.data.afew_va import AfewVaTwin
     from emonb.data.fmov import FmovTwin
@@ -378,6 +386,7 @@ def kept_networks(box):
     import numpy as np
     import pandas as pd
     import torch
+
     from emonb.data.recordings import from_arrays
     from emonb.models.face_net import AffectCNN, FaceNet, load_cnn, save_weights
     from emonb.models.registry import create_model, entry, load_model, save_model

@@ -92,3 +92,18 @@ def real():
         if path is None: pytest.skip(f'the real recordings {name!r} are neither at $EMONB_REAL nor beside the checkout')
         return path.resolve()
     return folder
+
+
+@pytest.fixture(scope='module')
+def people(tmp_path_factory):
+    "A small set in the form of Stress-Predict."
+    from test_main_job import write_people
+    return write_people(tmp_path_factory.mktemp('set')/'people')
+
+
+@pytest.fixture
+def apart(tmp_path, monkeypatch):
+    "A current folder and a cache of the test's own."
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
+    return tmp_path

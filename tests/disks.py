@@ -12,10 +12,10 @@ Before each change of a file, in turn, the disk
     gone        gives an error from now on, whatever is written or removed
     once        refuses this one change, and no other
 
-and, where a file system can be mounted, a disk of its own is as small as it can be and grows by a page of 4 kB after each
-run that found no room (`grows`). A run must end in one sentence of emonb's, or well. Where files could still be removed,
-nothing may be left. Then the disk has room again, and the same run must end with the numbers, the files and the lines of
-its log of one that was never disturbed."""
+and, where a file system can be mounted, a disk of its own is as small as it can be and grows by a page of 4 kB after
+each run that found no room (`grows`). A run must end in one sentence of emonb's, or well. Where files could still be
+removed, nothing may be left. Then the disk has room again, and the same run must end with the numbers, the files and
+the lines of its log of one that was never disturbed."""
 import argparse
 import collections
 import errno
@@ -132,7 +132,8 @@ def main():
     for line in by: print(*line.values())
     for fault in faults: print('-', fault)
     print(f'{sum(counts.values())} runs on a disk that failed: {len(faults)} faults')
-    if a.told: Path(a.told).write_text(json.dumps(dict(every=a.every, runs=sum(counts.values()), faults=len(faults), by=by)) + '\n')
+    said = dict(every=a.every, runs=sum(counts.values()), faults=len(faults), by=by)
+    if a.told: Path(a.told).write_text(json.dumps(said) + '\n')
     return bool(faults)
 
 

@@ -5,10 +5,10 @@
     python tests/kills.py --only fmov,kept  only these kinds
     python tests/kills.py --told a.json     the counts are written to a file
 
-Each run is the whole way of a set: files are read or a twin is written, prepared, kept in a cache, trained fold by fold,
-and told. It is killed by SIGKILL, half of the times after so many seconds, half at the very moment at which it opens,
-renames or removes a file (perhaps several times), and then left in peace. What it ends with is held against a run that was
-never disturbed: the same numbers, the same files, no line twice in its log, no process."""
+Each run is the whole way of a set: files are read or a twin is written, prepared, kept in a cache, trained fold by
+fold, and told. It is killed by SIGKILL, half of the times after so many seconds, half at the very moment at which it
+opens, renames or removes a file (perhaps several times), and then left in peace. What it ends with is held against a
+run that was never disturbed: the same numbers, the same files, no line twice in its log, no process."""
 import argparse
 import collections
 import contextlib
@@ -62,10 +62,11 @@ def megc2019(place, box):
     return by_name(place, dict(dataset='megc2019', model='svm', root=str(root), protocol='loso', workers=1))
 
 def casme3(place, box):
-    "Notebook 90: a twin of CAS(ME)³ is written, its faces are found, its signals cleaned, both judged by hand features."
+    "Notebook 90: a twin of CAS(ME)³ is written, faces found, signals cleaned, both judged by hand features."
     from emonb.data.simulate import Casme3Twin, write_casme3
     from emonb.data.twins import twin_root
-    root = twin_root('casme3', Casme3Twin(subjects=3, clips=16, size=(200, 150), quirks=()), write_casme3, place/'twins')
+    small = Casme3Twin(subjects=3, clips=16, size=(200, 150), quirks=())
+    root = twin_root('casme3', small, write_casme3, place/'twins')
     return by_name(place, dict(dataset='casme3', model='features', root=str(root), protocol='loso', workers=1))
 
 def deap(place, box):
@@ -143,7 +144,7 @@ def alone(child, wait=20.) -> bool:
 
 
 def files(place:Path) -> collections.Counter:
-    "Every file and folder that a run leaves, but for locks; keys are left out of their names (an .xlsx tells when it was made)."
+    "Every file and folder that a run leaves, but for locks; keys are left out of their names."
     there = (str(p.relative_to(place)) for p in place.rglob('*') if 'lock' not in p.name and p.name != 'whole.pickle')
     return collections.Counter(re.sub('[0-9a-f]{8,}', '…', name) for name in there)
 
@@ -176,7 +177,9 @@ def faults(kind, place:Path, box:Path, whole) -> list[str]:
 def prepared(box, kinds) -> dict:
     "Kind → (predictions of a run that nobody disturbs, s it takes, changes of files it makes)."
     import torch
-    import emonb.experiments.by_name, emonb.experiments.deap                   # noqa: E401, F401
+
+    import emonb.experiments.by_name  # noqa: F401
+    import emonb.experiments.deap  # noqa: F401
     torch.set_num_threads(1)
     campaign.wrist_files(box)
     out = {}
@@ -256,7 +259,8 @@ def main():
     for fault in bad: print('-', fault)
     if a.told:
         by = [dict(kind=kind, moment=how, kills=n) for (kind, how), n in sorted(kills.items())]
-        Path(a.told).write_text(json.dumps(dict(seed=a.seed, kills=sum(kills.values()), runs=k, faults=len(bad), by=by)) + '\n')
+        said = dict(seed=a.seed, kills=sum(kills.values()), runs=k, faults=len(bad), by=by)
+        Path(a.told).write_text(json.dumps(said) + '\n')
     return bool(bad)
 
 

@@ -1,12 +1,13 @@
 """Whole files with strange content through every reader and door of emonb: what `hypothesis` can think of.
 
     python tests/strange.py                 12 files for each door
-    python tests/strange.py -n 1000 --keep  more of them; the smallest of each that must not be goes into tests/corpus.json
+    python tests/strange.py -n 1000 --keep  more; the smallest of each that must not be goes into tests/corpus.json
     python tests/strange.py --only bdf,avi  only these doors
     python tests/strange.py --told a.json   the counts are added to those in a file
 
 tests/campaign.py damages files. Here they are whole, and say odd things: cells, headers, times, units, sizes, types and
-nestings that their formats allow. Doors without such a form get its damages. What hypothesis finds it makes as small as it can be. The ends, and what may be, are those of tests/campaign.py."""
+nestings that their formats allow. Doors without such a form get its damages. What hypothesis finds it makes as small
+as it can be. The ends, and what may be, are those of tests/campaign.py."""
 import argparse
 import base64
 import collections
@@ -21,16 +22,18 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, given, seed, settings, strategies as st
-
 import campaign
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 
-WORDS = ['', ' ', 'nan', 'inf', '-1', '0', '1', '1.5', '1,5', '12:30', '1e5', '1e400', '1e2147483648', '9'*30, '²', '½', 'S01',
-         'spNO.1', 'P 01', 'p 01', 'x', '=A1', '#REF!', 'True', '2021-03-04', '\u200b', 'ß', '−1', '1_0', '0x1f', '"', "'", 'µS',
-         'V', 'Hz', 'sec', 'min', '%', '4+R12', '12 or 14', 'I', 'happy', 'None', 'NULL']
+WORDS = ['', ' ', 'nan', 'inf', '-1', '0', '1', '1.5', '1,5', '12:30', '1e5', '1e400', '1e2147483648', '9'*30, '²', '½',
+         'S01', 'spNO.1', 'P 01', 'p 01', 'x', '=A1', '#REF!', 'True', '2021-03-04', '\u200b', 'ß', '−1', '1_0', '0x1f',
+         '"', "'", 'µS', 'V', 'Hz', 'sec', 'min', '%', '4+R12', '12 or 14', 'I', 'happy', 'None', 'NULL']
 CELLS = st.sampled_from(WORDS) | st.integers(-10**6, 10**6).map(str) | st.floats().map(repr) | st.text(max_size=6)
-VALUES = st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats() | st.text(max_size=8) | st.sampled_from(WORDS)
-NESTED = st.recursive(VALUES, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=5), v, max_size=3), max_leaves=8)
+VALUES = (st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats() | st.text(max_size=8)
+          | st.sampled_from(WORDS))
+NESTED = st.recursive(VALUES, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=5), v, max_size=3),
+                      max_leaves=8)
 
 
 # forms --------------------------------------------------------------------------------------------------------------
@@ -41,7 +44,8 @@ def rows_of(draw, whole:list):
     rows, width = [list(r) for r in whole], max(map(len, whole), default=1)
     for _ in range(draw(st.integers(1, 4))):
         i, j = draw(st.integers(0, min(len(rows) - 1, 40))), draw(st.integers(0, width - 1))
-        what = draw(st.sampled_from(['cell', 'cell', 'cell', 'name', 'again', 'gone', 'swap', 'column', 'twice', 'longer', 'all']))
+        what = draw(st.sampled_from(['cell', 'cell', 'cell', 'name', 'again', 'gone', 'swap', 'column', 'twice',
+                                     'longer', 'all']))
         if what == 'cell' and j < len(rows[i]): rows[i][j] = draw(CELLS)
         if what == 'name' and j < len(rows[0]): rows[0][j] = draw(CELLS)
         if what == 'again': rows.insert(draw(st.integers(0, len(rows))), list(rows[i]))
@@ -74,16 +78,20 @@ def typed(cell):
 def workbooks(draw, whole, ending):
     "A table as a workbook: numbers, words, truths, dates and nothing in its cells."
     import datetime
+
     import openpyxl
     rows = draw(rows_of(whole))
-    odd = st.sampled_from([None, True, 0., -1., 1.5, 1e300, 2**53, datetime.datetime(1900, 1, 1), datetime.time(12, 30), 'x'*300])
+    odd = st.sampled_from([None, True, 0., -1., 1.5, 1e300, 2**53, datetime.datetime(1900, 1, 1),
+                           datetime.time(12, 30), 'x'*300])
     for _ in range(draw(st.integers(0, 2))): draw(st.sampled_from(rows)).append(draw(odd))
     rows = [[typed(c) if isinstance(c, str) else c for c in r] for r in rows]
     if ending == 'xls':
-        def plain(c): return c if c is None or isinstance(c, float) else str(c)[:200].encode('latin-1', 'replace').decode('latin-1')
+        def latin(c): return str(c)[:200].encode('latin-1', 'replace').decode('latin-1')
+        def plain(c): return c if c is None or isinstance(c, float) else latin(c)
         return campaign.biff_rows([list(map(plain, r)) for r in rows])
     book = openpyxl.Workbook()
-    for r in rows: book.active.append([re.sub('[\x00-\x1f\ud800-\udfff\ufffe\uffff]', '', c) if isinstance(c, str) else c for c in r])
+    def allowed(c): return re.sub('[\x00-\x1f\ud800-\udfff\ufffe\uffff]', '', c) if isinstance(c, str) else c
+    for r in rows: book.active.append([*map(allowed, r)])
     if draw(st.booleans()): book.create_sheet(draw(st.sampled_from(['label', 'Tabelle 2']))).append(['Subject'])
     book.save(out := io.BytesIO())
     return out.getvalue()
@@ -118,8 +126,9 @@ def jsons(draw, whole:bytes):
 def yamls(draw):
     import yaml
     text = yaml.safe_dump(draw(NESTED | st.dictionaries(st.text(max_size=5), NESTED, max_size=3)), allow_unicode=True)
-    return (text + draw(st.sampled_from(['', 'a: &x [*x]\n', '<<: 1\n', '? [a]\n: b\n', '!!python/name:os.system x\n', '--- \nb: 1\n',
-                                         'd: 2021-99-99\n', 'n: 0o9\n', 't: 190:20:30\n']))).encode('utf-8', 'surrogatepass')
+    more = ['', 'a: &x [*x]\n', '<<: 1\n', '? [a]\n: b\n', '!!python/name:os.system x\n', '--- \nb: 1\n',
+            'd: 2021-99-99\n', 'n: 0o9\n', 't: 190:20:30\n']
+    return (text + draw(st.sampled_from(more))).encode('utf-8', 'surrogatepass')
 
 
 @st.composite
@@ -138,22 +147,26 @@ def pickles(draw):
     import datetime
     import fractions
     odd = VALUES | arrays() | st.binary(max_size=8) | st.complex_numbers() | st.sampled_from(
-        [{1}, frozenset(), range(3), ..., int, fractions.Fraction(1, 3), datetime.date(2000, 1, 1), slice(1), b'x'*300, bytearray(b'y')])
+        [{1}, frozenset(), range(3), ..., int, fractions.Fraction(1, 3), datetime.date(2000, 1, 1), slice(1), b'x'*300,
+         bytearray(b'y')])
     def more(v):
-        return st.lists(v, max_size=3) | st.tuples(v, v) | st.dictionaries(st.text(max_size=4) | st.tuples(st.integers()), v, max_size=3)
+        keys = st.text(max_size=4) | st.tuples(st.integers())
+        return st.lists(v, max_size=3) | st.tuples(v, v) | st.dictionaries(keys, v, max_size=3)
     obj = draw(st.recursive(odd, more, max_leaves=6) | st.fixed_dictionaries(dict(data=arrays(), labels=arrays())))
     return pickle.dumps(obj, draw(st.integers(0, 5)))
 
 
-FIELDS = dict(zip('label transducer unit low high dlow dhigh filter samples reserved'.split(), (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)))
+FIELDS = dict(zip('label transducer unit low high dlow dhigh filter samples reserved'.split(),
+                  (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)))
 HEAD = dict(start=(184, 8), form=(192, 44), records=(236, 8), seconds=(244, 8), channels=(252, 4))
 
 @st.composite
 def bdfs(draw, whole:bytes):
     "A BDF whose header says something else: a field of all, or of a channel."
     data, n = bytearray(whole), int(whole[252:256])
-    words = st.sampled_from(['0', '-1', '1', '2', '256', '512', 'nan', '1e9', '99999999', 'V', 'mV', 'uV', 'µV', 'nV', 'Ohm', 'Status', '',
-                             'Fp1', 'EXG1', '-262144', '262143', '8388607', '0.5', '1/2', '½', '٣'])
+    words = st.sampled_from(['0', '-1', '1', '2', '256', '512', 'nan', '1e9', '99999999', 'V', 'mV', 'uV', 'µV', 'nV',
+                             'Ohm', 'Status', '', 'Fp1', 'EXG1', '-262144', '262143', '8388607', '0.5', '1/2', '½',
+                             '٣'])
     for _ in range(draw(st.integers(1, 4))):
         if draw(st.booleans()): at, width = draw(st.sampled_from([*HEAD.values()]))
         else:
@@ -171,13 +184,15 @@ def films(draw):
     import numpy as np
     size = draw(st.sampled_from([(96, 72), (16, 16), (2, 2), (640, 8), (97, 73)]))
     with tempfile.NamedTemporaryFile(suffix='.avi') as f:
-        out = cv2.VideoWriter(f.name, cv2.VideoWriter_fourcc(*'MJPG'), draw(st.sampled_from([1, 5, 10, 29.97, 240])), size)
+        rate = draw(st.sampled_from([1, 5, 10, 29.97, 240]))
+        out = cv2.VideoWriter(f.name, cv2.VideoWriter_fourcc(*'MJPG'), rate, size)
         for k in range(draw(st.integers(0, 12))): out.write(np.full((*size[::-1], 3), 20*k, np.uint8))
         out.release()
         data = bytearray(Path(f.name).read_bytes())
     if b'strh' in data and draw(st.booleans()):
         at = data.index(b'strh') + 28                                   # scale and rate of the stream
-        pair = draw(st.sampled_from([(0, 1), (1, 0), (1, 1), (1000, 1), (1, 1000), (1001, 30000), (2**31, 1), (1, 2**32 - 1)]))
+        pair = draw(st.sampled_from([(0, 1), (1, 0), (1, 1), (1000, 1), (1, 1000), (1001, 30000), (2**31, 1),
+                                     (1, 2**32 - 1)]))
         data[at:at + 8] = struct.pack('<II', *pair)
     places = [m.start() for m in re.finditer(b'00dc', data)]
     for at in draw(st.lists(st.sampled_from(places), max_size=3)) if places else ():
@@ -208,7 +223,8 @@ def weights(draw, whole:bytes):
         k = draw(st.sampled_from(sorted(at)))
         what = draw(st.sampled_from(['gone', 'type', 'shape', 'value', 'more']))
         if what == 'gone' and len(at) > 1: del at[k]
-        if what == 'type': at[k] = at[k].to(draw(st.sampled_from([torch.float64, torch.float16, torch.int32, torch.bool])))
+        if what == 'type':
+            at[k] = at[k].to(draw(st.sampled_from([torch.float64, torch.float16, torch.int32, torch.bool])))
         if what == 'shape': at[k] = at[k].reshape(-1).clone()
         if what == 'value': at[k] = torch.full_like(at[k], draw(st.sampled_from([0, float('nan'), float('inf'), 1e38])))
         if what == 'more': at[draw(st.text(max_size=5))] = torch.zeros(2)
@@ -243,7 +259,8 @@ def own_form(door):
     seps = {'casme3.txt': '\t', 'clips.txt': '\t', 'fmov.txt': '\t'}
     if name in ('sheet.xlsx', 'table.xlsx', 'sheet.xls', 'table.xls', 'clips.sheet'):
         table = campaign.sheet()
-        return workbooks([list(table), *table.astype(str).to_numpy().tolist()], 'xls' if name.endswith('xls') else 'xlsx')
+        rows = [list(table), *table.astype(str).to_numpy().tolist()]
+        return workbooks(rows, 'xls' if name.endswith('xls') else 'xlsx')
     if name == 'ratings.xls': return None
     if ending in ('csv', 'truth') or name in seps: return texts(door.whole, seps.get(name, ','))
     if name == 'face.safetensors': return weights(door.whole)
@@ -271,7 +288,8 @@ def looked_at(door, alike, n, counts, start, more) -> list[dict]:
     last = []
     phases = [Phase.generate, Phase.shrink] if more else [Phase.generate]
     @seed(start)
-    @settings(max_examples=n, deadline=None, database=None, phases=phases, suppress_health_check=list(HealthCheck), print_blob=False)
+    @settings(max_examples=n, deadline=None, database=None, phases=phases, suppress_health_check=list(HealthCheck),
+              print_blob=False)
     @given(strange(door, alike))
     def look(data):
         kind, said = tried(data)
@@ -281,7 +299,9 @@ def looked_at(door, alike, n, counts, start, more) -> list[dict]:
         raise Found(f'{door.name}: {kind}: {said}')
     try:
         with campaign.trying(door) as tried: look()
-    except Found: return [dict(door=door.name, why=why, data=base64.b85encode(zlib.compress(data, 9)).decode()) for why, data in last]
+    except Found:
+        def packed(data): return base64.b85encode(zlib.compress(data, 9)).decode()
+        return [dict(door=door.name, why=why, data=packed(data)) for why, data in last]
     return []
 
 
@@ -299,7 +319,8 @@ def main():
         alike = campaign.of_one_kind(doors)
         for d in doors:
             if a.only and not any(w in d.name for w in a.only.split(',')): continue
-            found += looked_at(d, alike[d.name], a.n, counts, random.Random(f'{a.seed} {d.name}').randrange(2**32), a.keep)
+            start = random.Random(f'{a.seed} {d.name}').randrange(2**32)
+            found += looked_at(d, alike[d.name], a.n, counts, start, a.keep)
     if a.keep and found: campaign.CORPUS.write_text(json.dumps(campaign.read_corpus() + found, indent=0) + '\n')
     if a.told: campaign.add_counts(Path(a.told), a.seed, counts)
     campaign.show(counts)

@@ -124,9 +124,9 @@ def test_marker_file_makes_it_simulated(tmp_path):
 def test_part_a_full_tree(tmp_path, layout):
     sheet(tmp_path/'s.xlsx', A, A_COLUMNS)
     for s, letters in (('spNO.1', 'ab'), ('spNO215', 'aj')):
-        for l in letters:
+        for v in letters:
             for k in range(1, 16):
-                d = tmp_path/'part_A'/s/(l.upper() if l == 'j' else l)
+                d = tmp_path/'part_A'/s/(v.upper() if v == 'j' else v)
                 frame(d/('' if layout == 'no levels' else 'color')/f'{k}.jpg', k)
                 frame(d/{'levels': 'depth', 'png beside color': 'color'}.get(layout, '')/f'{k}.png', k)
     r = check_reader(CasMe3(tmp_path, 'A', 7))
@@ -141,11 +141,11 @@ def test_part_a_full_tree(tmp_path, layout):
 @pytest.mark.parametrize('own_numbers', [False, True])
 def test_part_a_clip_tree(tmp_path, own_numbers):
     sheet(tmp_path/'s.csv', A, A_COLUMNS)
-    for s, l, on, _, off, *_ in A:
+    for s, v, on, _, off, *_ in A:
         for k in range(on, off+1):
             n = k - on + 20 if own_numbers else k
             for folder, ext in (('frame', 'jpg'), ('depth', 'png')):
-                frame(tmp_path/'Part_A_ME_clip'/folder/f'{s.upper()}_{l}_{on}'/f'{n}.{ext}', k)
+                frame(tmp_path/'Part_A_ME_clip'/folder/f'{s.upper()}_{v}_{on}'/f'{n}.{ext}', k)
     r = CasMe3(tmp_path, 'A', 4)
     assert len(r) == 4 and all(all(v) for i in range(4) for v in r[i].frames.values())
     assert read_depth(r[2].frames['depth'][0])[0, 0] == 607

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from conftest import NBS, ROOT, notebooks
 from papermill import inspect_notebook
-from test_main_job import apart, people  # fixtures
 
 from emonb import command
 from emonb.core import EmonbError, run_lock, seeds_of

@@ -106,7 +106,8 @@ def test_unknown_detector_and_unreadable_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(F, 'hub_answers', lambda file: False)
     with pytest.raises(EmonbError, match="did not answer within 5 s; use detector='haar'"): F.yunet_weights()
     monkeypatch.setattr('huggingface_hub.try_to_load_from_cache', lambda *a: str(tmp_path/'bad.onnx'))
-    with pytest.raises(EmonbError, match="not YuNet's published file .its sha256 is another.; remove it"): F.yunet_weights()
+    with pytest.raises(EmonbError, match="not YuNet's published file .its sha256 is another.; remove it"):
+        F.yunet_weights()
 
 def test_the_probe_of_the_hub_is_short(monkeypatch):
     import time

@@ -10,7 +10,6 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import NBS
-from test_main_job import apart  # fixture
 from test_notebooks import papermill
 
 from emonb.core import Damaged, DataError, EmonbError, Parameters, SetError
@@ -101,12 +100,12 @@ def test_files_may_lie_flat_and_end_without_a_tab(root, tmp_path):
 
 ONE_FILE = [
     (lambda p: p.write_text(''), 'row 1: 1 columns where the codebook has 8 or 10'),
-    (lambda p: lines(p, lambda l: l.__setitem__(6, l[6] + '1\t')), 'row 7: 9 columns where row 1 has 8'),
-    (lambda p: lines(p, lambda l: l.__setitem__(6, '')), 'row 7: 1 columns where row 1 has 8'),
+    (lambda p: lines(p, lambda v: v.__setitem__(6, v[6] + '1\t')), 'row 7: 9 columns where row 1 has 8'),
+    (lambda p: lines(p, lambda v: v.__setitem__(6, '')), 'row 7: 1 columns where row 1 has 8'),
     (lambda p: put(p, 9, 7, '3.2'), 'row 9: the reference wave of happy is 3.2'),
     (lambda p: put(p, 9, 8, 'x'), 'row 9: the reference wave of neutral is nan'),
     (lambda p: put(p, 9, 5, '-0.1'), 'row 9: column 5 is -0.1, and average rectified EMG is never below 0'),
-    (lambda p: lines(p, lambda l: l.__setitem__(slice(None), [r.replace('\t5', '\t0') for r in l])),
+    (lambda p: lines(p, lambda v: v.__setitem__(slice(None), [r.replace('\t5', '\t0') for r in v])),
      'no reference wave falls'),
     (lambda p: put(p, onset(p, 0) - 1, 6, '5'), 'two reference waves fall at once'),
     (lambda p: ten_columns(p, ['minutes', 'skin', 'raw_zygomatic', 'raw_corrugator', 'zygomatic', 'ekg', 'corrugator',
@@ -141,7 +140,7 @@ def test_a_bad_cell_between_the_windows_costs_nothing(root):
 
 def test_an_event_at_the_end_is_not_recorded_in_full(root):
     stop = onset(file(root), 11) + 550
-    lines(file(root), lambda l: l.__delitem__(slice(stop, None)))
+    lines(file(root), lambda v: v.__delitem__(slice(stop, None)))
     d = F.Fmov(root)
     assert '02_12' not in set(d.meta.trial) and len(d) == 47 and 'not all recorded' in d.audit().defect[0]
 
@@ -331,7 +330,7 @@ def test_nothing_but_the_event_itself_reaches_the_model(root, tmp_path):
     "Other positions, later starts and other events change the table alone: the arrays stay to the last bit."
     def arrays(root): return X.load_set(Parameters(dict(strict=False, model='psnet')), F.Fmov(root, classes=3))
     before, quiet = arrays(root), '\t'.join(['8', '-.001', '.001', '.001', '.001', '0', '0', '0', ''])
-    for k in range(1, 5): lines(file(root, k), lambda l: l.__setitem__(slice(0, 0), [quiet]*3000))
+    for k in range(1, 5): lines(file(root, k), lambda v: v.__setitem__(slice(0, 0), [quiet]*3000))
     late = arrays(root)
     assert (late.meta.start_s - before.meta.start_s).round(6).eq(30).all()
     for k in range(1, 5):    # the first event is gone: every other moves one position forward

@@ -36,7 +36,8 @@ def script(name, *args, limit=900):
     return subprocess.run(call, capture_output=True, text=True, env=env, cwd=ROOT, timeout=limit)
 
 
-linux = pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='a child and its limit of memory are known on Linux')
+linux = pytest.mark.skipif(not Path('/proc/self/statm').exists(),
+                           reason='a child and its limit of memory are known on Linux')
 SEED = os.environ.get('EMONB_SEED', 0)
 
 @linux
@@ -145,8 +146,8 @@ HOSTILE = {
     'references without end': (b'\x80\x02(]q\x00' + b'h\x00'*1_000_000 + b'l.', '200,000 steps'),
     'a shape of many huge numbers': (b'\x80\x02' + ARRAY + STATE, 'a shape that no array has'),
     'a key of 40 levels, each twice': (b'\x80\x02})' + NESTED + b'K\x01s.', 'a key in it is neither text nor a number'),
-    '22 levels of a dict, each twice': (shared(22, b'}', lambda k: b'}U\x01ah' + bytes([k]) + b'sU\x01bh' + bytes([k]) + b's'),
-                                        'no array named'),
+    '22 levels of a dict, each twice': (
+        shared(22, b'}', lambda k: b'}U\x01ah' + bytes([k]) + b'sU\x01bh' + bytes([k]) + b's'), 'no array named'),
     'four megabytes encoded 500 times': (b'\x80\x02' + AGAIN + b'h\x00h\x01\x85R'*500 + b'.',
                                          'more bytes than it holds'),
     'an encoding of four megabytes': (b'\x80\x02' + NAMED, 'a.dat: '),
@@ -372,8 +373,8 @@ def test_a_killed_worker_is_a_sentence(tmp_path, monkeypatch):
 # what a command names, and what a file is not -----------------------------------------------------------------
 
 WORDS = {'nobodyatall': dict(root='~nobodyatall/set'), 'nobodyatall ': dict(out='~nobodyatall/out'),
-         'is a file|Not a directory|File exists': dict(out='a_file'), 'seed': dict(seeds='²'), 'seeds': dict(seeds='9'*5000),
-         'cpu:x': dict(device='cpu:x'), 'folds': dict(folds='')}
+         'is a file|Not a directory|File exists': dict(out='a_file'), 'seed': dict(seeds='²'),
+         'seeds': dict(seeds='9'*5000), 'cpu:x': dict(device='cpu:x'), 'folds': dict(folds='')}
 
 @pytest.mark.parametrize('match', WORDS)
 def test_a_word_that_nobody_can_mean(wrist, tmp_path, monkeypatch, match):
@@ -381,7 +382,8 @@ def test_a_word_that_nobody_can_mean(wrist, tmp_path, monkeypatch, match):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
     (tmp_path/'a_file').write_text('')
-    given = dict(dataset='stress_predict', model='features', root=str(wrist), protocol='loso', workers=1, options='', out='out')
+    given = dict(dataset='stress_predict', model='features', root=str(wrist), protocol='loso', workers=1, options='',
+                 out='out')
     given |= WORDS[match]
     with pytest.raises(EmonbError, match=match.strip()) as e: run(given)
     assert '\n' not in str(e.value)

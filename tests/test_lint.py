@@ -1,26 +1,25 @@
-"The notebooks' code keeps the house's lines, and something runs after at most some sixty exported ones."
-import ast, json, re, shutil, subprocess
-from collections import defaultdict
+"Code of notebooks and tests keeps the house's lines; in a chapter something runs after at most sixty exported ones."
+import ast
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
-
 from conftest import ROOT, notebooks
 
 MOST = 60     # exported lines before something runs
 
 
 def found_by_ruff(paths):
-    "First word of a notebook's name → its findings, one a line."
+    "What ruff finds in notebooks and modules, a sentence each."
     if not shutil.which('ruff'): pytest.skip('ruff is not installed: pip install ruff')
     p = subprocess.run(['ruff', 'check', '--no-cache', '--output-format', 'json', '--config', ROOT/'ruff.toml', *paths],
                        capture_output=True, text=True, cwd=ROOT)
     assert p.returncode in (0, 1), p.stderr
-    found = defaultdict(list)
-    for f in json.loads(p.stdout):
-        name = f['filename'].replace('\\', '/').rsplit('/', 1)[1]
-        found[name.split('_')[0].split('.')[0]].append(f"{name}, cell {f['cell']}, line {f['location']['row']}: "
-                                                       f"{f['code']} {f['message']}")
-    return found
+    def place(f): return f"{Path(f['filename']).name}, " + (f"cell {f['cell']}, " if f['cell'] else '')
+    return [f"{place(f)}line {f['location']['row']}: {f['code']} {f['message']}" for f in json.loads(p.stdout)]
 
 
 def code_of(cell): return ''.join(cell['source'])
@@ -59,8 +58,8 @@ def cells_of(path): return json.loads(path.read_text(encoding='utf-8'))['cells']
 
 def test_lines():
     "120 columns, one statement a line, sorted imports, none unused; ruff.toml says which rules."
-    found = found_by_ruff(notebooks())
-    assert not found, '\n'.join(line for _, lines in sorted(found.items()) for line in lines)
+    found = found_by_ruff([*notebooks(), *(ROOT/'tests').rglob('*.py')])
+    assert not found, '\n'.join(found)
 
 
 def test_something_runs():
@@ -79,5 +78,5 @@ def test_both_can_fail(tmp_path):
     path = tmp_path/'nbs'/'99_bad.ipynb'
     path.parent.mkdir()
     path.write_text(json.dumps(bad))
-    codes = {line.split(': ')[1].split()[0] for line in found_by_ruff([path])['99']}
+    codes = {line.split(': ')[1].split()[0] for line in found_by_ruff([path])}
     assert {'E401', 'E501', 'E702', 'F401'} <= codes

@@ -62,16 +62,6 @@ def write_sheet(path, seed=0):
                                 'emotion']).to_excel(path, sheet_name='label', index=False)
 
 
-@pytest.fixture(scope='module')
-def people(tmp_path_factory): return write_people(tmp_path_factory.mktemp('set')/'people')
-
-@pytest.fixture
-def apart(tmp_path, monkeypatch):
-    "A current folder and a cache of the test's own."
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('EMONB_CACHE', str(tmp_path/'cache'))
-    return tmp_path
-
 def check_summary(out, provenance, classes):
     s = json.loads((out/'summary.json').read_text())
     assert s['provenance'] == provenance and len(s['classes']) == classes and s['n'] > 0

@@ -142,7 +142,7 @@ def test_pictures_are_found_by_their_names_and_what_does_not_match_is_counted(tr
     assert {d['defect'].split(" '")[0] for d in reader.defects} == {'there is no picture', 'no row names this picture'}
     account = load_flow(reader).info['account']
     assert account['sample']['left_out'] and account['picture']['left_out'] == {'no row names this picture': 1}
-    taken = {p.stem.strip().casefold(): l for p, l in zip(reader.paths, reader.meta.label)}
+    taken = {p.stem.strip().casefold(): v for p, v in zip(reader.paths, reader.meta.label)}
     assert taken[first.stem.strip().casefold()] == int(truth[smic.filename_o[0]])
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import NBS
-from test_main_job import MY_MODULE, apart, people  # noqa: F401  (fixtures)
+from test_main_job import MY_MODULE
 from test_notebooks import papermill
 
 from emonb import load_model

@@ -2,7 +2,6 @@
 import json
 
 import pytest
-from test_main_job import apart  # fixture
 
 from emonb.core import EmonbError
 from emonb.data.fmov import Fmov, FmovTwin, small_root, write_tree

@@ -19,8 +19,8 @@ import emonb
 
 sys.path.insert(0, str(NBS))
 sys.dont_write_bytecode = True    # a chapter that is tested meanwhile looks for what is left in nbs/
-import _docs
-from _site import chapters, reference, results
+import _docs  # noqa: E402
+from _site import chapters, reference, results  # noqa: E402
 
 SITE = NBS/'_site'
 

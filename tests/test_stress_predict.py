@@ -28,7 +28,7 @@ def tree(root, subjects=(2, 3, 4), seconds=500, runs=(70, 60, 60, 60, 60, 60, 12
             late = 10*(k == 'HR')
             write(root/f'S{p:02d}'/f'{k}.csv', T0 + late, r, np.round(rng.normal(60, 1, int((seconds - late)*r)), 2))
         labels = np.repeat(np.arange(len(runs)) % 2, runs)
-        rows += [(p, 70., 12., T0 + 9 + i, l) for i, l in enumerate(labels)]
+        rows += [(p, 70., 12., T0 + 9 + i, v) for i, v in enumerate(labels)]
     pd.DataFrame(rows, columns=['Participant', 'HR', 'respr', 'Time(sec)', 'Label']).to_csv(root/SP.LABELS, index=False)
     return root
 
@@ -107,9 +107,9 @@ def test_other_task_orders_are_not_named_as_designed(tmp_path):
     (lambda r: (r/SP.LABELS).unlink(), SetError, f'{SP.LABELS}: no such file'),
     (lambda r: (r/SP.LABELS).write_text(''), SetError, 'cannot be read as a table'),
     (lambda r: (r/SP.LABELS).write_text('Participant,Time(sec)\n2,3\n'), SetError, "column 'Label' is missing"),
-    (lambda r: lines(r/SP.LABELS, lambda l: l.__setitem__(7, '2,70,12,x,0')), DataError, "row 8: Time.sec. is 'x'"),
-    (lambda r: lines(r/SP.LABELS, lambda l: l.__setitem__(7, l[7][:-1] + '3')), DataError, "row 8: Label is '3'"),
-    (lambda r: lines(r/SP.LABELS, lambda l: l.__setitem__(7, l[6])), DataError,
+    (lambda r: lines(r/SP.LABELS, lambda v: v.__setitem__(7, '2,70,12,x,0')), DataError, "row 8: Time.sec. is 'x'"),
+    (lambda r: lines(r/SP.LABELS, lambda v: v.__setitem__(7, v[7][:-1] + '3')), DataError, "row 8: Label is '3'"),
+    (lambda r: lines(r/SP.LABELS, lambda v: v.__setitem__(7, v[6])), DataError,
      'row 8: time does not increase within S02')])
 def test_a_wrong_set_stops_at_once(root, damage, kind, sentence):
     damage(root)
@@ -120,17 +120,17 @@ ONE_PERSON = [
     (lambda r: shutil.rmtree(r/'S03'), SetError, 'S03: no such folder'),
     (lambda r: (r/'S03/HR.csv').unlink(), DataError, 'S03/HR.csv: no such file'),
     (lambda r: (r/'S03/EDA.csv').write_text(''), DataError, 'S03/EDA.csv, row 1'),
-    (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__delitem__(slice(0, 2))), DataError,
+    (lambda r: lines(r/'S03/EDA.csv', lambda v: v.__delitem__(slice(0, 2))), DataError,
      'S03/EDA.csv, row 1: .*header is missing'),
-    (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__setitem__(1, '8.0')), DataError,
+    (lambda r: lines(r/'S03/EDA.csv', lambda v: v.__setitem__(1, '8.0')), DataError,
      "S03/EDA.csv, row 2: sampling rate '8.0' where 4 Hz"),
-    (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__setitem__(0, f'{T0 + 5000}')), DataError,
+    (lambda r: lines(r/'S03/EDA.csv', lambda v: v.__setitem__(0, f'{T0 + 5000}')), DataError,
      'S03: the four files begin 5000 s apart'),
-    (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__setitem__(0, 'inf')), DataError,
+    (lambda r: lines(r/'S03/EDA.csv', lambda v: v.__setitem__(0, 'inf')), DataError,
      "S03/EDA.csv, row 1: 'inf' is not a start time"),
-    (lambda r: lines(r/'S03/EDA.csv', lambda l: l.__setitem__(0, KILLER)), DataError,
+    (lambda r: lines(r/'S03/EDA.csv', lambda v: v.__setitem__(0, KILLER)), DataError,
      'S03/EDA.csv, row 1: .* is not a start time'),
-    (lambda r: lines(r/'S03/HR.csv', lambda l: l.__setitem__(1, KILLER)), DataError,
+    (lambda r: lines(r/'S03/HR.csv', lambda v: v.__setitem__(1, KILLER)), DataError,
      'S03/HR.csv, row 2: sampling rate')]
 
 @pytest.mark.parametrize('damage, kind, sentence', ONE_PERSON)
@@ -162,7 +162,7 @@ def test_one_persons_files_cost_one_person_and_are_counted(root, damage, kind, s
 def test_a_clock_that_is_off_is_counted(root, by):
     "The windows that the labels promise are found, whether the recording lies before or after them."
     whole = account(SP.StressPredict(root, window_s=30.))
-    for k in SP.RATES: lines(root/'S03'/f'{k}.csv', lambda l: l.__setitem__(0, str(float(l[0]) + by)))
+    for k in SP.RATES: lines(root/'S03'/f'{k}.csv', lambda v: v.__setitem__(0, str(float(v[0]) + by)))
     d = SP.StressPredict(root, window_s=30.)
     a = account(d)
     gone = abs(by) == 3600
@@ -195,7 +195,7 @@ def test_nothing_left_names_the_first_files(root):
         SP.StressPredict(root)
 
 def test_the_sum_after_preparing(root, tmp_path):
-    lines(root/'S03/BVP.csv', lambda l: l.__setitem__(99, KILLER))
+    lines(root/'S03/BVP.csv', lambda v: v.__setitem__(99, KILLER))
     (root/'S04'/'EDA.csv').unlink()
     settings = PrepareSettings(modalities=('physio',), signals=('EDA', 'BVP'), rate=64., window='clip')
     for _ in range(2):        # prepared, and then read from its folder
@@ -224,7 +224,7 @@ except DataError as e: print('refused', e)
                                        ('S03/tags_S03.csv', 0)])
 def test_a_number_that_is_none_never_ends_the_process(root, file, row, cell):
     (root/'S03/tags_S03.csv').write_text(f'{T0 + 20}\n')
-    def damage(l): l[row] = ','.join([*l[row].split(',')[:3], cell, '0']) if ',' in l[row] else cell
+    def damage(v): v[row] = ','.join([*v[row].split(',')[:3], cell, '0']) if ',' in v[row] else cell
     lines(root/file, damage)
     assert cell in (root/file).read_text()
     r = subprocess.run([sys.executable, '-c', RUN, str(root)], capture_output=True, text=True, timeout=60)
@@ -233,7 +233,7 @@ def test_a_number_that_is_none_never_ends_the_process(root, file, row, cell):
 
 @pytest.mark.parametrize('cell', ['nan', 'inf', 'n/a', '', '1,5x'])
 def test_a_bad_value_is_found_when_its_subject_is_read(root, cell):
-    lines(root/'S03/BVP.csv', lambda l: l.__setitem__(99, cell))
+    lines(root/'S03/BVP.csv', lambda v: v.__setitem__(99, cell))
     d = SP.StressPredict(root, window_s=30.)
     assert d[0].signals is not None
     i = d.meta.index[d.meta.subject == 'S03'][0]

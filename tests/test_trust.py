@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from test_main_job import people, write_people, write_sheet  # noqa: F401  (people is a fixture)
+from test_main_job import write_people, write_sheet
 
 from emonb.core import noted
 from emonb.data.recordings import from_arrays

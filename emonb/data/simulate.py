@@ -6,15 +6,18 @@
 __all__ = ['MODALITIES', 'QUIRKS', 'PRESETS', 'PRIORS', 'PATTERNS', 'CORNERS', 'LETTERS', 'SHEETS', 'OBJECTIVE', 'VERSION',
            'FROZEN', 'CHOOSE', 'JUDGE', 'FINGERPRINTS', 'Casme3Twin', 'emotions_of', 'patterns_of', 'prototypes',
            'check_settings', 'evidence', 'plan', 'rise_and_fall', 'movement', 'session_position', 'face_of',
-           'ideal_frames', 'answer', 'heart_time', 'bend', 'session_signals', 'coder', 'sheet_of', 'write_frames',
-           'write_signals', 'write_casme3', 'log_likelihood', 'posterior', 'oracle', 'read_truth', 'simulated_root',
-           'frozen', 'twin_fingerprint']
+           'ideal_frames', 'answer', 'heart_time', 'bend', 'session_signals', 'coder', 'sheet_of', 'write_workbook',
+           'write_frames', 'write_signals', 'write_casme3', 'log_likelihood', 'posterior', 'oracle', 'read_truth',
+           'simulated_root', 'frozen', 'twin_fingerprint']
 
 # %% ../../nbs/14_simulate.ipynb #cell-002
 import errno
 import hashlib
+import io
 import json
+import re
 import shutil
+import zipfile
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -309,6 +312,16 @@ def sheet_of(s:Casme3Twin, table:pd.DataFrame) -> pd.DataFrame:
     if 'Others' in s.quirks: out.loc[out.index[out.emotion == 'others'][:3], 'emotion'] = 'Others'
     return out
 
+# %% ../../nbs/14_simulate.ipynb #f61138c4
+def write_workbook(path, table:pd.DataFrame, sheet:str='Sheet1'):
+    "A table as an .xlsx, at a path or in a file, whose bytes do not depend on when it is written."
+    table.to_excel(made := io.BytesIO(), sheet_name=sheet, index=False)
+    with zipfile.ZipFile(made) as z, zipfile.ZipFile(path, 'w') as out:
+        for name in z.namelist():
+            data = z.read(name)
+            if name == 'docProps/core.xml': data = re.sub(rb'[0-9-]{10}T[0-9:]{8}Z', b'1980-01-01T00:00:00Z', data)
+            out.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+
 # %% ../../nbs/14_simulate.ipynb #cell-039
 def _folder(s:Casme3Twin, row) -> Path:
     "Folder of a clip's frames, relative to the root."
@@ -364,7 +377,7 @@ def write_casme3(root,                            # the folder to make; must not
             for _, row in rows.iterrows(): write_frames(tmp, s, row, face)
             if s.part == 'C': leads[k] = write_signals(tmp/f'part_C/{k:02d}/{k}.txt', s, rows)
         book, sheet = SHEETS[s.part]
-        with pd.ExcelWriter(tmp/book) as x: sheet_of(s, table).to_excel(x, sheet_name=sheet, index=False)
+        write_workbook(tmp/book, sheet_of(s, table), sheet)
         damage = _spoil(tmp, s, table)
         _write_truth(tmp, s, table.assign(lead_s=table.subject.map(leads)), damage)
         if root.exists(): root.rmdir()

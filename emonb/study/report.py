@@ -7,8 +7,8 @@ __all__ = ['PROVENANCE', 'DATA', 'KINDS', 'title', 'entry', 'number', 'interval'
            'markdown_table', 'show_text', 'show_table', 'counted', 'new_figure', 'save_figure', 'show_figure',
            'show_figures', 'plot_confusion', 'plot_per_subject', 'plot_intervals', 'plot_agreement', 'plot_pictures',
            'plain', 'block', 'summary', 'titled', 'reductions_table', 'account_table', 'provenance_table',
-           'show_provenance', 'side_by_side', 'plot_protocols', 'plot_subjects', 'differences_table', 'leaks_table',
-           'in_words', 'published_part_a', 'published_deap', 'write_report']
+           'show_provenance', 'side_by_side', 'plot_protocols', 'plot_subjects', 'stored_table', 'differences_table',
+           'leaks_table', 'in_words', 'published_part_a', 'published_deap', 'write_report']
 
 # %% ../../nbs/54_report.ipynb #cell-002
 import io
@@ -361,10 +361,9 @@ def plot_protocols(tables:dict       # target → results table of all its proto
                 ax.plot(x, value, 'o', color=f'C{j}', ms=5, label=m.method)
             best = max(_read(cell)[0] for cell in of.UAR[of.kind == 'floor'])
             ax.plot([i - .4, i + .4], [best, best], color='.45', ls=':', label='highest floor')
-        ax.set(title=title(target, _provenance(t)), xlabel='protocol', ylim=(0, 1.03), xlim=(-.5, len(protocols) - .5))
-        breaks = {'_x_': ' ×\n', '_': ' ', ', ': ',\n', ' + ': '\n+ '}
-        words = protocols
-        for a, b in breaks.items(): words = [q.replace(a, b) for q in words]
+        ax.set_title(fill(title(target, _provenance(t)), 36))
+        ax.set(xlabel='protocol', ylim=(0, 1.03), xlim=(-.5, len(protocols) - .5))
+        words = [fill(q.replace('_x_', ' × ').replace('_', ' '), 11) for q in protocols]
         ax.set_xticks(range(len(protocols)), words, fontsize=9)
     axes[0].set_ylabel('UAR')
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
@@ -390,6 +389,19 @@ def plot_subjects(judged:dict,       # heading → labels (n,), predictions (S, 
     fig.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc='outside lower center')
     fig.suptitle(fill(title(text, provenance), int(12*fig.get_figwidth())), fontsize=10)
     return fig
+
+# %% ../../nbs/54_report.ipynb #d2d5b534
+def stored_table(s:dict) -> pd.DataFrame:
+    "The results table of a stored `summary` of one target, all protocols; what stood beside the model as baselines."
+    rows = []
+    for q, b in s['protocols'].items():
+        kinds = dict(model={b['model']: b['metrics']}, baseline=b['baselines'], reference=b.get('replica') or {},
+                     floor=b['floors'], oracle=b.get('oracle') or {})
+        rows += [entry(name, kind, m, b['n'], b['n_subjects'], q)
+                 for kind, of in kinds.items() for name, m in of.items()]
+    table = results_table(rows, s['provenance'], s['title'])
+    return table.assign(order=table.protocol.map([*s['protocols']].index)).sort_values('order', kind='stable').drop(
+        columns=['order', 'weights', 'seeds'])
 
 # %% ../../nbs/54_report.ipynb #cell-062
 def differences_table(d:pd.DataFrame) -> pd.DataFrame:
