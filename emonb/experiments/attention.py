@@ -25,7 +25,6 @@ from emonb.core import (
     note,
     one_of,
     processors,
-    provenance_of_run,
     seeds_of,
     write_bytes,
     write_json,
@@ -39,7 +38,7 @@ from ..models.eeg_power import EEGPower
 from ..models.registry import entry
 from ..signals.faces import EYES_APART, pose_transform
 from ..study import experiment, report
-from ..study.experiment import PERMUTED, Block, at_work, labelled, permuted, settled
+from ..study.experiment import PERMUTED, Block, at_work, labelled, permuted, run_of, settled
 from ..study.metrics import scores
 from ..study.networks import Networks, load_network
 from ..study.results import Store, mixture
@@ -437,6 +436,7 @@ def run(given:dict) -> Looked:
         twins = {k: trained(p, size, job.device, job.out/k.replace(' ', '_')) for k, size in sizes.items()}
         on, off = twins.values()
         looks = dict(zip((*TWINS, SHOWN), (look(on, on), look(off, off), look(off, on))))
-        result = Looked(p, twins, looks, rows_of(looks), provenance_of_run(job.device), job.out, job.seconds, job.notes)
+        where = run_of(on.twin.data, job.device)
+        result = Looked(p, twins, looks, rows_of(looks), where, job.out, job.seconds, job.notes)
         write_run(result)
     return result
