@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLE1', 'SAID', 'LARGE', 'SHORT', 'NAMES', 'SMALL', 'HABIT', 'TABLE', 'Line', 'check', 'systems_and_lost', 'capped',
-           'systems', 'blocks', 'told', 'declared', 'summaries', 'accuracies', 'differences_to_first', 'glance',
-           'plot_fall', 'show_table1', 'multiply_adds', 'costs']
+           'systems', 'blocks', 'told', 'declared', 'summaries', 'methods_of', 'accuracies', 'differences_to_first',
+           'glance', 'trial_scores', 'held', 'plot_fall', 'show_table1', 'multiply_adds', 'costs']
 
 # %% ../../nbs/62a_table1.ipynb #5c6354eb
 import warnings
@@ -128,14 +128,18 @@ def summaries(r:Result, target:str) -> dict:
     "Protocol → what `summary.json` says of it."
     return {b.protocol: block_summary(b) for b in r.of(target)}
 
+def methods_of(level:dict, first:str):
+    "(name, kind, metrics) of all that stand in one block of a summary, or in its trials; the first model first."
+    for kind in ('model', 'baselines', 'floors', 'oracle'):
+        for name, m in ({first: level['metrics']} if kind == 'model' else level[kind]).items():
+            yield name, 'model' if name in SAID else kind.removesuffix('s'), m
+
 def accuracies(said:dict) -> pd.DataFrame:
     "Accuracy of windows from `summaries`: a row a method in the order of the table, a column a protocol; the kind."
     out = {}
     for protocol, b in said.items():
-        for kind in ('model', 'baselines', 'floors', 'oracle'):
-            for name, m in ({b['model']: b['metrics']} if kind == 'model' else b[kind]).items():
-                at = 'model' if name in SAID else kind.removesuffix('s')
-                out.setdefault(name, dict(kind=at))[protocol] = m['ACC']['value']
+        for name, kind, m in methods_of(b, b['model']):
+            out.setdefault(name, dict(kind=kind))[protocol] = m['ACC']['value']
     return pd.DataFrame(out).T.rename_axis('method')
 
 def differences_to_first(said:dict) -> pd.DataFrame:
@@ -161,6 +165,27 @@ def glance(said:dict, target:str, name:str, provenance:str) -> pd.DataFrame:
     out = out.join(less[honest]).fillna('–').reset_index().assign(data=report.DATA[provenance])
     text = f'{name}, {target}: as printed, under the published habit, as it holds (accuracy of windows)'
     return report.titled(out, text, provenance)
+
+# %% ../../nbs/62a_table1.ipynb #1ed0bda2
+def trial_scores(said:dict) -> pd.DataFrame:
+    "UAR of trials from `summaries`, a row a protocol and method: UAR, low, high, null_low, null_high, n, subjects."
+    def row(q, b, name, kind, m): return dict(protocol=q, method=name, kind=kind, UAR=m['value'], **{
+        k: m[k] for k in ('low', 'high', 'null_low', 'null_high')}, n=b['n_trials'], subjects=b['n_subjects'])
+    return pd.DataFrame([row(q, b, name, kind, m['UAR']) for q, b in said.items()
+                         for name, kind, m in methods_of(b['trial_level'], b['model'])])
+
+def held(rows:pd.DataFrame, target:str, name:str, provenance:str) -> pd.DataFrame:
+    "`trial_scores` as a table: a column a protocol that holds, UAR with its interval and its null."
+    def cell(r):
+        null = ' to '.join(map(report.number, (r.null_low, r.null_high)))
+        return f'{report.interval(dict(r, value=r.UAR))}, null {null}'
+    rows = rows[~rows.protocol.str.startswith('windows')]
+    out = rows.assign(said=rows.apply(cell, axis=1)).pivot(index=['method', 'kind'], columns='protocol', values='said')
+    order = rows.drop_duplicates('method')[['method', 'kind']].itertuples(index=False, name=None)
+    out = out.loc[list(order), list(dict.fromkeys(rows.protocol))].reset_index()
+    out = out.assign(N=rows.n.iloc[0], subjects=rows.subjects.iloc[0], data=report.DATA[provenance])
+    return report.titled(out, f'{name}, {target}: UAR of trials under the protocols that hold', provenance)
+
 
 # %% ../../nbs/62a_table1.ipynb #b56dd4d3
 def plot_fall(said:dict, target:str, name:str, provenance:str):
@@ -191,6 +216,7 @@ def show_table1(r:Result):
     for t in r.targets:
         asked = summaries(r, t), t, r.name, r.provenance
         report.show_table(glance(*asked))
+        report.show_table(held(trial_scores(asked[0]), *asked[1:]))
         report.show_figure(plot_fall(*asked))
 
 # %% ../../nbs/62a_table1.ipynb #73b5d76d

@@ -85,8 +85,9 @@ class Entry:
                      subjects, protocol, self.weights, len(self.yhat) if self.kind in ('model', 'reference') else 1)
 
 def level(entries:list) -> dict:
-    "What a summary says of several `Entry`: metrics of the first, those of the others by kind, and n."
-    def plain(m): return {k: {v: m.scores[k][v] for v in ('value', 'low', 'high')} for k in METRICS}
+    "What a summary says of several `Entry`: metrics of the first, those of the others by kind, and n; nulls if known."
+    told = 'value', 'low', 'high', 'null_low', 'null_high'
+    def plain(m): return {k: {v: m.scores[k][v] for v in told if v in m.scores[k]} for k in METRICS}
     def kinds(*kind): return {m.name: plain(m) for m in entries[1:] if m.kind in kind}
     return dict(metrics=plain(entries[0]), floors=kinds('floor'), baselines=kinds('baseline', 'model'),
                 oracle=kinds('oracle'), replica=kinds('reference'), n=entries[0].yhat.shape[1])
