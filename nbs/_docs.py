@@ -53,6 +53,8 @@ def keep(name, path):
     said = json.loads(Path(path).read_text(encoding='utf-8'))
     kept = {k: said[k] for k in KEPT if k in said}
     kept['parameters'] = {k: v for k, v in said['parameters'].items() if k not in ('root', 'out', 'workers')}
+    if said['parameters'].get('face_weights'):
+        kept['parameters']['face_weights'] = Path(said['parameters']['face_weights']).name
     if said['parameters'].get('root'): kept['parameters']['root'] = f"path/to/{said['dataset']}"
     target = SITE/'results'/f'{name}.json'
     target.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')

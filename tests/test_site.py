@@ -156,16 +156,18 @@ def test_a_stored_run_tells_its_command():
                     if 'parameters' in c['metadata'].get('tags', []))
         assert all(re.search(rf'^{k}:', ''.join(cell['source']), re.M) for k in re.findall(r'-p (\w+)', words)), name
     assert results.command(results.stored()['fmov']).endswith('-p dataset fmov')
+    assert results.command(results.stored()['deap_twin']).startswith('papermill nbs/91_deap.ipynb ')
 
 
 def test_a_summary_is_kept_without_folders(tmp_path, monkeypatch):
     (tmp_path/'results').mkdir()
     given = results.stored()['fmov']
-    given['parameters'] |= dict(root='somewhere/else', out='results/x', workers=2)
+    given['parameters'] |= dict(root='somewhere/else', out='results/x', workers=2, face_weights='else/face.safetensors')
     (tmp_path/'summary.json').write_text(json.dumps({**given, 'seconds': 3}))
     monkeypatch.setattr(_docs, 'SITE', tmp_path)
     kept = json.loads(read(_docs.keep('x', tmp_path/'summary.json')))
     assert kept['parameters']['root'] == 'path/to/fmov' and not {'out', 'workers'} & set(kept['parameters'])
+    assert kept['parameters']['face_weights'] == 'face.safetensors'
     assert 'seconds' not in kept and kept['protocols'] == given['protocols']
 
 

@@ -20,8 +20,8 @@ _HARD = dict(subjects=tuple(range(1, 7)), trials=30, seconds=6, person_gain=.4, 
              stimulus_stamp=.5, clock_drift=1., stimulus=.2, size=(320, 240))
 DEAP_TWINS = {k: DeapTwin(evidence=k, **_HARD) for k in ('power', 'waveform')}   # `deap_twin` sets the seed
 DEAP_CHOOSE = (100,)                                                  # the seed to develop on, of either kind
-DEAP_JUDGE = dict(power=(304, 305, 306), waveform=(314, 315, 316))    # seeds to judge a model on, once
-DEAP_SEEN = dict(power=(301, 302, 303), waveform=(311, 312, 313))     # judged on before: they judge no more
+DEAP_JUDGE = dict(power=(307, 308, 309), waveform=(317, 318, 319))    # seeds to judge a model on, once
+DEAP_SEEN = dict(power=tuple(range(301, 307)), waveform=tuple(range(311, 317)))    # judged on: they judge no more
 
 def deap_twin(kind='power', seed=DEAP_CHOOSE[0]):
     "The settings of a frozen twin (`DeapTwin`)."
@@ -48,10 +48,16 @@ DEAP_FINGERPRINTS = {     # (kind, seed) → `deap_fingerprint` of the frozen tw
     ('power', 304): dict(truth='50cedd486b1d2230', drawn=(9.983, 7.063, -10.359, 4.497, -6.661, 146.656, 47.366)),
     ('power', 305): dict(truth='5d556c44ee412986', drawn=(10.718, 8.422, 0.646, 4.287, 2.889, 140.150, 36.265)),
     ('power', 306): dict(truth='a3544b4325831e7b', drawn=(9.589, 10.884, 2.771, 5.285, -0.127, 133.287, 24.016)),
+    ('power', 307): dict(truth='41977e23cc1fbc64', drawn=(8.193, 8.271, 1.898, 6.270, -3.728, 145.806, 31.905)),
+    ('power', 308): dict(truth='b56e6a77ad1c5a96', drawn=(9.767, 8.687, 0.627, 8.526, 1.412, 92.427, 19.103)),
+    ('power', 309): dict(truth='ec178a7cf63f4a07', drawn=(10.092, 9.858, -3.568, 9.147, 4.143, 168.483, 33.264)),
     ('waveform', 100): dict(truth='f434b515fdccaaeb', drawn=(8.553, 10.445, -6.701, 8.850, -8.172, 132.256, 31.335)),
     ('waveform', 311): dict(truth='d331756fed06ca76', drawn=(11.393, 9.491, 3.882, 8.148, 3.296, 90.613, 17.255)),
     ('waveform', 312): dict(truth='fff23ff90a40fa63', drawn=(8.156, 10.144, 2.455, 6.376, 5.068, 142.270, 32.446)),
     ('waveform', 313): dict(truth='1367524e1a73135f', drawn=(8.224, 9.067, -0.973, 10.015, 0.445, 126.420, 20.734)),
     ('waveform', 314): dict(truth='ef2ef3131c03b4ba', drawn=(9.624, 10.693, 9.871, 5.174, -3.184, 118.751, 24.797)),
     ('waveform', 315): dict(truth='e7da8a59b0247633', drawn=(9.545, 9.506, -2.391, 6.642, -1.801, 107.497, 18.745)),
-    ('waveform', 316): dict(truth='1a9c77675060b841', drawn=(10.350, 7.422, 3.475, 10.022, -5.251, 90.441, 20.504))}
+    ('waveform', 316): dict(truth='1a9c77675060b841', drawn=(10.350, 7.422, 3.475, 10.022, -5.251, 90.441, 20.504)),
+    ('waveform', 317): dict(truth='340e364d2d37b5f5', drawn=(10.452, 8.932, 1.244, 8.569, 5.109, 117.202, 16.518)),
+    ('waveform', 318): dict(truth='3a54dc699ad6194f', drawn=(8.973, 11.303, -5.834, 7.528, 6.255, 106.583, 30.636)),
+    ('waveform', 319): dict(truth='718cc0d1aaf20937', drawn=(10.122, 9.431, -0.863, 5.187, -0.896, 147.209, 39.963))}

@@ -53,7 +53,7 @@ def block_rows(one):
 def command(summary):
     "The command that made a stored summary."
     p = summary['parameters']
-    run = '94_known_answers' if 'twin_seed' in p else '91_deap' if 'target' in p else '90_loso'
+    run = '91_deap' if 'target' in p else '94_known_answers' if 'twin_seed' in p else '90_loso'
     cell = next(c for c in Chapter(NBS/f'{run}.ipynb').code() if 'parameters' in c['metadata'].get('tags', []))
     given_there = [n for n in ast.parse(text_of(cell)).body if isinstance(n, ast.AnnAssign)]
     default = {n.target.id: ast.literal_eval(n.value) for n in given_there}
