@@ -140,7 +140,6 @@ _DEAP = dict(
         Change('front-end', 'power and form in one network', dict(front_end='power')), *_REST,
         Change('fusion', 'EEG and body in one network', dict(modalities='bio,face')),
         Change('fusion', 'features side by side', dict(model='deep_fusion_power')),
-        Change('fusion', 'the face in full', dict(face_odds=1.)),
         Change('face', 'CNN pretrained on single faces', dict(face_weights=PRETRAINED)),
         Change('face', "less each person's mean (transductive)", dict(center_faces=True)))),
     paper=Study("What is each part of the second paper's network worth?",
