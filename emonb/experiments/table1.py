@@ -168,9 +168,9 @@ def glance(said:dict, target:str, name:str, provenance:str) -> pd.DataFrame:
 
 # %% ../../nbs/62a_table1.ipynb #1ed0bda2
 def trial_scores(said:dict) -> pd.DataFrame:
-    "UAR of trials from `summaries`, a row a protocol and method: UAR, low, high, null_low, null_high, n, subjects."
+    "UAR of trials from `summaries`, a row a protocol and method: UAR, low, high, null_low, null_high, n, people."
     def row(q, b, name, kind, m): return dict(protocol=q, method=name, kind=kind, UAR=m['value'], **{
-        k: m[k] for k in ('low', 'high', 'null_low', 'null_high')}, n=b['n_trials'], subjects=b['n_subjects'])
+        k: m[k] for k in ('low', 'high', 'null_low', 'null_high')}, n=b['n_trials'], people=b['n_subjects'])
     return pd.DataFrame([row(q, b, name, kind, m['UAR']) for q, b in said.items()
                          for name, kind, m in methods_of(b['trial_level'], b['model'])])
 
@@ -183,7 +183,7 @@ def held(rows:pd.DataFrame, target:str, name:str, provenance:str) -> pd.DataFram
     out = rows.assign(said=rows.apply(cell, axis=1)).pivot(index=['method', 'kind'], columns='protocol', values='said')
     order = rows.drop_duplicates('method')[['method', 'kind']].itertuples(index=False, name=None)
     out = out.loc[list(order), list(dict.fromkeys(rows.protocol))].reset_index()
-    out = out.assign(N=rows.n.iloc[0], subjects=rows.subjects.iloc[0], data=report.DATA[provenance])
+    out = out.assign(N=rows.n.iloc[0], people=rows.people.iloc[0], data=report.DATA[provenance])
     return report.titled(out, f'{name}, {target}: UAR of trials under the protocols that hold', provenance)
 
 
