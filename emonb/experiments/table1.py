@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLE1', 'SAID', 'LARGE', 'SHORT', 'NAMES', 'SMALL', 'HABIT', 'TABLE', 'Line', 'check', 'systems_and_lost', 'capped',
            'systems', 'blocks', 'told', 'declared', 'summaries', 'methods_of', 'accuracies', 'differences_to_first',
-           'glance', 'trial_scores', 'held', 'plot_fall', 'show_table1', 'multiply_adds', 'costs']
+           'glance', 'trial_scores', 'holding', 'held', 'plot_fall', 'show_table1', 'multiply_adds', 'costs']
 
 # %% ../../nbs/62a_table1.ipynb #5c6354eb
 import warnings
@@ -174,12 +174,16 @@ def trial_scores(said:dict) -> pd.DataFrame:
     return pd.DataFrame([row(q, b, name, kind, m['UAR']) for q, b in said.items()
                          for name, kind, m in methods_of(b['trial_level'], b['model'])])
 
+def holding(said:dict) -> list:
+    "The protocols among `summaries` that keep the windows of a trial together."
+    return [q for q in said if not q.startswith('windows')]
+
 def held(rows:pd.DataFrame, target:str, name:str, provenance:str) -> pd.DataFrame:
     "`trial_scores` as a table: a column a protocol that holds, UAR with its interval and its null."
     def cell(r):
         null = ' to '.join(map(report.number, (r.null_low, r.null_high)))
         return f'{report.interval(dict(r, value=r.UAR))}, null {null}'
-    rows = rows[~rows.protocol.str.startswith('windows')]
+    rows = rows[rows.protocol.isin(holding(set(rows.protocol)))]
     out = rows.assign(said=rows.apply(cell, axis=1)).pivot(index=['method', 'kind'], columns='protocol', values='said')
     order = rows.drop_duplicates('method')[['method', 'kind']].itertuples(index=False, name=None)
     out = out.loc[list(order), list(dict.fromkeys(rows.protocol))].reset_index()
@@ -216,7 +220,7 @@ def show_table1(r:Result):
     for t in r.targets:
         asked = summaries(r, t), t, r.name, r.provenance
         report.show_table(glance(*asked))
-        report.show_table(held(trial_scores(asked[0]), *asked[1:]))
+        if holding(asked[0]): report.show_table(held(trial_scores(asked[0]), *asked[1:]))
         report.show_figure(plot_fall(*asked))
 
 # %% ../../nbs/62a_table1.ipynb #73b5d76d
