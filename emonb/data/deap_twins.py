@@ -20,7 +20,7 @@ _HARD = dict(subjects=tuple(range(1, 7)), trials=30, seconds=6, person_gain=.4, 
              stimulus_stamp=.5, clock_drift=1., stimulus=.2, size=(320, 240))
 DEAP_TWINS = {k: DeapTwin(evidence=k, **_HARD) for k in ('power', 'waveform')}   # `deap_twin` sets the seed
 DEAP_CHOOSE = (100,)                                                  # the seed to develop on, of either kind
-DEAP_JUDGE = dict(power=tuple(range(321, 327)), waveform=tuple(range(331, 337)))    # seeds to judge a model on, once
+DEAP_JUDGE = dict(power=tuple(range(322, 328)), waveform=tuple(range(332, 338)))    # seeds to judge a model on, once
 DEAP_SEEN = dict(power=tuple(range(301, 310)), waveform=tuple(range(311, 320)))      # judged on: they judge no more
 
 def deap_twin(kind='power', seed=DEAP_CHOOSE[0]):
@@ -51,12 +51,12 @@ DEAP_FINGERPRINTS = {     # (kind, seed) → `deap_fingerprint` of the frozen tw
     ('power', 307): dict(truth='41977e23cc1fbc64', drawn=(8.193, 8.271, 1.898, 6.270, -3.728, 145.806, 31.905)),
     ('power', 308): dict(truth='b56e6a77ad1c5a96', drawn=(9.767, 8.687, 0.627, 8.526, 1.412, 92.427, 19.103)),
     ('power', 309): dict(truth='ec178a7cf63f4a07', drawn=(10.092, 9.858, -3.568, 9.147, 4.143, 168.483, 33.264)),
-    ('power', 321): dict(truth='a1921edb9b3a26db', drawn=(8.113, 9.292, 5.326, 12.803, 0.233, 117.426, 18.689)),
     ('power', 322): dict(truth='9bac23d570f7922c', drawn=(7.359, 9.304, 0.772, 11.704, 0.054, 94.215, 20.763)),
     ('power', 323): dict(truth='0cfed59b258ecda9', drawn=(8.078, 8.929, -1.842, 5.296, 4.986, 153.861, 34.552)),
     ('power', 324): dict(truth='4b0d543c0514dc9a', drawn=(10.143, 9.821, 4.280, 4.867, -2.099, 108.084, 22.136)),
     ('power', 325): dict(truth='835740ad403bc6d6', drawn=(8.952, 9.511, 3.793, 8.212, 3.630, 154.881, 39.408)),
     ('power', 326): dict(truth='594fb989c4ce31eb', drawn=(7.445, 10.665, -8.537, 6.771, -0.402, 119.008, 27.346)),
+    ('power', 327): dict(truth='d289a526bf4bd681', drawn=(10.430, 10.622, -2.461, 4.861, -1.073, 133.269, 37.913)),
     ('waveform', 100): dict(truth='f434b515fdccaaeb', drawn=(8.553, 10.445, -6.701, 8.850, -8.172, 132.256, 31.335)),
     ('waveform', 311): dict(truth='d331756fed06ca76', drawn=(11.393, 9.491, 3.882, 8.148, 3.296, 90.613, 17.255)),
     ('waveform', 312): dict(truth='fff23ff90a40fa63', drawn=(8.156, 10.144, 2.455, 6.376, 5.068, 142.270, 32.446)),
@@ -67,9 +67,9 @@ DEAP_FINGERPRINTS = {     # (kind, seed) → `deap_fingerprint` of the frozen tw
     ('waveform', 317): dict(truth='340e364d2d37b5f5', drawn=(10.452, 8.932, 1.244, 8.569, 5.109, 117.202, 16.518)),
     ('waveform', 318): dict(truth='3a54dc699ad6194f', drawn=(8.973, 11.303, -5.834, 7.528, 6.255, 106.583, 30.636)),
     ('waveform', 319): dict(truth='718cc0d1aaf20937', drawn=(10.122, 9.431, -0.863, 5.187, -0.896, 147.209, 39.963)),
-    ('waveform', 331): dict(truth='a5cbd059528f77e4', drawn=(10.463, 8.647, 4.217, 8.647, -3.503, 150.318, 48.039)),
     ('waveform', 332): dict(truth='7de37b16771c8412', drawn=(8.546, 10.354, -2.306, 5.302, -5.026, 129.860, 26.732)),
     ('waveform', 333): dict(truth='f78af59e685ac658', drawn=(11.064, 8.253, -4.693, 11.534, 5.613, 145.337, 27.376)),
     ('waveform', 334): dict(truth='0eb3b69b5cd7bf5d', drawn=(10.124, 10.788, -6.821, 6.340, -1.171, 129.787, 21.407)),
     ('waveform', 335): dict(truth='e05905e7bafde648', drawn=(10.538, 8.655, -3.179, 17.359, 3.783, 138.668, 35.221)),
-    ('waveform', 336): dict(truth='49bdb59d0253dd92', drawn=(9.444, 7.213, -2.531, 4.848, 0.411, 143.606, 34.161))}
+    ('waveform', 336): dict(truth='49bdb59d0253dd92', drawn=(9.444, 7.213, -2.531, 4.848, 0.411, 143.606, 34.161)),
+    ('waveform', 337): dict(truth='67f0f5fe50330f83', drawn=(9.857, 9.107, -5.229, 4.808, 1.281, 89.558, 14.502))}

@@ -137,15 +137,18 @@ _DEAP = dict(
         Change('front-end', 'raw samples', dict(front_end='samples')),
         Change('front-end', 'power of rhythms alone', dict(front_end='power_alone')),
         Change('front-end', 'form of rhythms alone', dict(front_end='form_alone')),
-        Change('front-end', 'power and form in one network', dict(front_end='power')), *_REST,
-        Change('fusion', 'EEG and body in one network', dict(modalities='bio,face')),
+        Change('front-end', 'power and form in one network', dict(front_end='power')),
+        Change('readers', 'no small readers of signals', dict(whole=False)),
+        Change('readers', 'a face net on maps of a random CNN', dict(face_reader='maps')),
+        Change('readers', 'a face net on maps of a pretrained CNN', dict(face_reader='maps', face_weights=PRETRAINED)),
+        *_REST, Change('fusion', 'EEG and body in one network', dict(modalities='bio,face')),
         Change('fusion', 'features side by side', dict(model='deep_fusion_power')),
-        Change('face', 'CNN pretrained on single faces', dict(face_weights=PRETRAINED)),
         Change('face', "less each person's mean (transductive)", dict(center_faces=True)))),
     paper=Study("What is each part of the second paper's network worth?",
                 dict(model='deep_fusion', modalities='eeg,peripheral,face', face_weights='random'), (
         *_REST, Change('fusion', 'EEG and body in one network', dict(modalities='bio,face')),
-        Change('fusion', 'product of networks trained apart', dict(model='deep_product', front_end='samples')),
+        Change('fusion', 'product of networks trained apart',
+               dict(model='deep_product', front_end='samples', face_reader='maps')),
         Change('front-end', 'power and form of rhythms', dict(model='deep_fusion_power')),
         Change('face', 'CNN pretrained on single faces', dict(face_weights=PRETRAINED)))))
 ABLATIONS = dict(casme3=_CASME3, fmov=_FMOV, megc2019=_MEGC2019, stress_predict=_STRESS, deap=_DEAP)    # set → name

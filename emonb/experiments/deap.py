@@ -309,12 +309,12 @@ def by_name(p:Parameters, data:Prepared, centred:str='') -> dict:
     for mods in [p.modalities] + [(m,) for m in p.modalities]*(p.alone and several):
         name, s = named_system(p.model, own.but(modalities=mods), data, **said)
         if p.model == JOINT: s = s._replace(recipe=Jointly(**asdict_shallow(s.recipe)))
-        face, maps = (bool(set(keys) & set(s.recipe.inputs)) for keys in (FACE, ['face_maps']))
+        centres = {'face_maps', 'face_pixels'} & set(s.recipe.inputs)
         title = OURS.get(name, name) + (f', {mods[0]} alone' if mods != p.modalities else '')
         reads = s.recipe.inputs                             # a CNN that is trained here begins at random
-        weights = 'random' if 'face' in reads else p.weights if face else '–'
+        weights = 'random' if 'face' in reads else p.weights if 'face_maps' in reads else '–'
         if 'emonet_affect' in reads: weights = "Emonet's, given"
-        out[title] = s._replace(weights=weights, note=centred if maps else '')
+        out[title] = s._replace(weights=weights, note=centred if centres else '')
     return out
 
 # %% ../../nbs/62_deap_experiment.ipynb #cell-023
@@ -381,7 +381,7 @@ def with_missing(data:Prepared, faces:Prepared) -> Prepared:
 def kept_arrays(p:Parameters) -> set:
     "The arrays that the systems asked for read, beside `deep_fusion`, whose face CNN may be trained."
     systems = [entry(m) for m in listed(p.model) if m not in (AUTO, 'deep_fusion')]
-    def reads(s): return s.reads(**{k: p[k] for k in ('modalities',) if k in s.arguments})
+    def reads(s): return s.reads(**{k: p[k] for k in ('modalities', 'face_reader') if k in s.arguments and k in p})
     return {k for s in systems if s.inputs is not None for k in reads(s)}
 
 def keep_affect(data:Prepared, p:Parameters) -> Prepared:
@@ -419,7 +419,7 @@ def load_set(p:Parameters, reader:Deap) -> Prepared:
         faces = keep_pixels(keep_maps(faces, p.face_weights, p.device) if frozen else faces)
         data = with_missing(data, faces)
     elif frozen: data = keep_maps(data, p.face_weights, p.device)
-    if seen and p.alike and 'face_pixels' not in data.x: data = keep_pixels(data)
+    if seen and (p.alike or 'face_pixels' in kept_arrays(p)) and 'face_pixels' not in data.x: data = keep_pixels(data)
     if seen: data = keep_affect(data, p)
     return center_maps(data) if p.center_faces else data
 

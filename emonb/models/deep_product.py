@@ -19,7 +19,8 @@ from .small_readers import WholeSecond, small_face
 # %% ../../nbs/42a_deep_product.ipynb #cell-004
 FRONTS = dict(                          # front_end → end of a network's name → (its own front-end, parts of rhythms)
     apart=dict(_power=('power_alone', PARTS[:1]), _form=('form_alone', PARTS[1:])), samples={'': ('samples', ())},
-    power={'': ('power', PARTS)}, power_alone={'': ('power_alone', PARTS[:1])}, form_alone={'': ('form_alone', PARTS[1:])})
+    power={'': ('power', PARTS)}, power_alone={'': ('power_alone', PARTS[:1])},
+    form_alone={'': ('form_alone', PARTS[1:])})
 FACES = 'maps', 'pixels'
 
 class SecondAlone(ModalityNets):
@@ -47,12 +48,12 @@ class DeepProduct(nn.Module, PyTorchModelHubMixin):
 
     Arguments and batch are those of `DeepFusion`; a modality that is missing in a row adds nothing there. With
     `front_end='apart'` signals have two networks, one for the power of their rhythms and one for their form. `whole`:
-    beside each of these a small reader of the whole second, and their mean counts. `face_reader`: 'maps', a face net on
-    maps of a frozen CNN, or 'pixels', a small reader of `face_pixels`. `face_odds` is what the logits of the face count
-    for beside the others."""
+    beside each of these a small reader of the whole second, and their mean counts. `face_reader`: 'pixels', a small
+    reader of `face_pixels`, or 'maps', a face net on maps of a frozen CNN. `face_odds` is what the logits of the face
+    count for beside the others."""
     def __init__(self, *, modalities=('bio', 'face'), num_classes=1, in_chans=40, eeg_chans=32, length=128, dim=64,
                  num_layers=2, num_heads=4, ff_dim=128, out_dim=64, frames=5, hidden=(64, 16), drop_rate=.4,
-                 freeze_cnn=True, front_end='apart', face_odds=1., whole=False, face_reader='maps'):
+                 freeze_cnn=True, front_end='apart', face_odds=1., whole=True, face_reader='pixels'):
         super().__init__()
         sizes = dict(num_classes=num_classes, in_chans=in_chans, eeg_chans=eeg_chans, length=length, dim=dim,
                      num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim, out_dim=out_dim, frames=frames,
@@ -90,13 +91,15 @@ class DeepProduct(nn.Module, PyTorchModelHubMixin):
         return sum(losses)
 
 # %% ../../nbs/42a_deep_product.ipynb #cell-010
-def product_inputs(modalities=('bio', 'face'), freeze_cnn=True, face_reader='maps') -> tuple:
+def product_inputs(modalities=('bio', 'face'), freeze_cnn=True, face_reader='pixels') -> tuple:
     "Keys of a batch that `DeepProduct` reads."
     read = fusion_inputs(modalities, freeze_cnn)
-    return read if face_reader == 'maps' else tuple(k for k in read if k == 'bio') + ('face_pixels',)*('face' in modalities)
+    pixels = ('face_pixels',)*('face' in modalities)
+    return read if face_reader == 'maps' else tuple(k for k in read if k == 'bio') + pixels
 
 SYSTEMS = [
     register_model('deep_product', DeepProduct, inputs=product_inputs, recipe=POWER_RECIPE,
                    preparations=dict(face_maps='face_maps', face_pixels='face_pixels'),
-                   source='ours: power of rhythms, their form, and face_kept, trained apart, their log-odds added'),
+                   source='ours: power and form of rhythms, each by an encoder and a small reader, and pixels of the '
+                          'face, trained apart, their log-odds added'),
 ]
