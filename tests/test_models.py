@@ -295,7 +295,7 @@ ARGUMENTS = dict(    # small ones, for the arrays below
     deep_fusion_power=dict(num_classes=2, frames=2, **TRANSFORMER),
     face_kept=dict(num_classes=2, frames=2, out_dim=8),
     deep_fusion_joint=dict(num_classes=2, frames=2, **TRANSFORMER),
-    deep_product=dict(drop_rate=0., num_classes=2, frames=2, **TRANSFORMER),
+    deep_product=dict(drop_rate=0., reader_drop=(0., 0.), num_classes=2, frames=2, **TRANSFORMER),
     cnn_attention=dict(drop_rate=0., num_classes=2, eeg_chans=4, length=64, left=(0, 1), right=(2, 3), filters=4),
     deepvanet=dict(drop_rate=0., num_classes=2, in_chans=4, length=64, hidden=8),
     ststnet=dict(num_classes=2), off_apexnet=dict(num_classes=2, hidden=16),
@@ -345,7 +345,7 @@ def tiny():
     x |= dict(flow_tokens=normal(T, 16, 147), difference_tokens=normal(T, 16, 49), change_tokens=normal(T, 16, 49),
               physio_courses=normal(6, 4))
     x |= dict(emonet_affect=normal(2, 2), face_affect=normal(2, 2))
-    x |= dict(face_maps=normal(2, 128, 6, 6, dtype=np.float16), face_pixels=normal(16))
+    x |= dict(face_maps=normal(2, 128, 6, 6, dtype=np.float16), face_pixels=normal(256))
     x['flow'] = rng.integers(0, 256, (n, 3, 28, 28), dtype=np.uint8)
     meta = pd.DataFrame(dict(subject=[f's{i // 4}' for i in range(n)], trial=[f't{i}' for i in range(n)], stimulus='v',
                              order=np.arange(n), start_s=np.arange(n)*6., length_s=6., label=y))

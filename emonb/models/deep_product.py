@@ -14,7 +14,7 @@ from ..core import one_of
 from .deep_fusion import DeepFusion, ModalityNets, check_modalities, fusion_inputs, without_gaps
 from .eeg_power import PARTS, POWER_RECIPE
 from .registry import register_model
-from .small_readers import WholeSecond, small_face
+from .small_readers import READER_DROP, WholeSecond, small_face
 
 # %% ../../nbs/42a_deep_product.ipynb #cell-004
 FRONTS = dict(                          # front_end → end of a network's name → (its own front-end, parts of rhythms)
@@ -25,9 +25,9 @@ FACES = 'maps', 'pixels'
 
 class SecondAlone(ModalityNets):
     "One kind of signals of a batch → logits (B, num_classes), from parts of their whole second (chapter 41a)."
-    def __init__(self, name, parts, num_classes, in_chans, eeg_chans, length):
+    def __init__(self, name, parts, num_classes, in_chans, eeg_chans, length, drop):
         super().__init__((name,), in_chans, eeg_chans, num_classes, 0, True, WholeSecond,
-                         dict(parts=parts, length=length))
+                         dict(parts=parts, length=length, drop=drop))
 
     def forward(self, batch):
         (name, net), = self.parts.items()
@@ -35,9 +35,9 @@ class SecondAlone(ModalityNets):
 
 class PixelsAlone(nn.Module):
     "`face_pixels` (B, 256) of a batch → logits (B, num_classes) (chapter 41a); a row with NaN has no face."
-    def __init__(self, num_classes):
+    def __init__(self, num_classes, drop):
         super().__init__()
-        self.reader = small_face(num_classes)
+        self.reader = small_face(num_classes, drop)
 
     def there(self, batch): return without_gaps(batch['face_pixels'])[1][:, None]
 
@@ -49,11 +49,11 @@ class DeepProduct(nn.Module, PyTorchModelHubMixin):
     Arguments and batch are those of `DeepFusion`; a modality that is missing in a row adds nothing there. With
     `front_end='apart'` signals have two networks, one for the power of their rhythms and one for their form. `whole`:
     beside each of these a small reader of the whole second, and their mean counts. `face_reader`: 'pixels', a small
-    reader of `face_pixels`, or 'maps', a face net on maps of a frozen CNN. `face_odds` is what the logits of the face
-    count for beside the others."""
+    reader of `face_pixels`, or 'maps', a face net on maps of a frozen CNN; `reader_drop`: of the small ones. `face_odds`
+    is what the logits of the face count for beside the others."""
     def __init__(self, *, modalities=('bio', 'face'), num_classes=1, in_chans=40, eeg_chans=32, length=128, dim=64,
                  num_layers=2, num_heads=4, ff_dim=128, out_dim=64, frames=5, hidden=(64, 16), drop_rate=.4,
-                 freeze_cnn=True, front_end='apart', face_odds=1., whole=True, face_reader='pixels'):
+                 freeze_cnn=True, front_end='apart', face_odds=1., whole=True, face_reader='pixels', reader_drop=READER_DROP):
         super().__init__()
         sizes = dict(num_classes=num_classes, in_chans=in_chans, eeg_chans=eeg_chans, length=length, dim=dim,
                      num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim, out_dim=out_dim, frames=frames,
@@ -64,13 +64,13 @@ class DeepProduct(nn.Module, PyTorchModelHubMixin):
         self.alone, self.counts = nn.ModuleDict(), {}
         for m in self.modalities:
             if m == 'face':
-                self.alone[m] = PixelsAlone(num_classes) if own else DeepFusion(modalities=(m,), **sizes)
+                self.alone[m] = PixelsAlone(num_classes, reader_drop) if own else DeepFusion(modalities=(m,), **sizes)
                 self.counts[m] = face_odds if len(self.modalities) > 1 else 1.
                 continue
             for end, (front, parts) in fronts.items():
                 nets = {m + end: DeepFusion(modalities=(m,), front_end=front, **sizes)}
                 if whole and parts:
-                    nets[f'{m}{end}_whole'] = SecondAlone(m, parts, num_classes, in_chans, eeg_chans, length)
+                    nets[f'{m}{end}_whole'] = SecondAlone(m, parts, num_classes, in_chans, eeg_chans, length, reader_drop)
                 self.alone.update(nets)
                 self.counts.update(dict.fromkeys(nets, 1/len(nets)))
 
