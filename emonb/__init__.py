@@ -9,7 +9,7 @@ __all__ = []
 import importlib
 
 # %% ../nbs/03_public.ipynb #cell-004
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 _WHERE = {   # module → what it gives to the package's top
     'core': ['DataError', 'EmonbError', 'SetError'],

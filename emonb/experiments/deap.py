@@ -68,7 +68,8 @@ PARAMETERS = dict(   # name → (default, accepted values or None, help)
     replica=(False, (False, True), 'windows only: also a row whose epoch is chosen on the test fold, as published'),
     face_cnn=(AUTO, (AUTO, 'frozen', 'trained'),
               'of deep_fusion; frozen: its maps are computed once; auto: frozen, which at full size is days less'),
-    center_faces=(False, (False, True), "the maps of a frozen face CNN less each person's mean, which is transductive"),
+    center_faces=(False, (False, True), "pixels of faces and maps of a frozen CNN less each person's mean, which is "
+                                        'transductive'),
     face_weights=(AUTO, None, 'a safetensors file of 89_pretrain_face, or random; '
                               'auto: face_cnn.safetensors (on a twin also face_cnn_SIMULATED.safetensors) of '
                               'results/pretrain_face, if it is there'),
