@@ -42,6 +42,8 @@ from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
+from . import __version__
+
 # %% ../nbs/00_core.ipynb #cell-005
 LONGEST = 900     # characters of a sentence
 BREAKS = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')     # what ends a line, or steers a terminal
@@ -571,11 +573,11 @@ def git_revision() -> str|None:
     edited = git('status', '--porcelain', '--untracked-files=no').stdout.strip()
     return rev.stdout.strip() + ('+changes' if edited else '')
 
-LIBRARIES = 'emonb', 'torch', 'timm', 'numpy', 'pandas', 'scikit-learn', 'neurokit2', 'opencv-python', 'mne'
+LIBRARIES = 'torch', 'timm', 'numpy', 'pandas', 'scikit-learn', 'neurokit2', 'opencv-python', 'mne'
 
 def versions(names=LIBRARIES) -> dict:
-    "Installed versions, and Python's."
-    out = {'python': platform.python_version()}
+    "Version of the code that runs, of Python, and of what is installed."
+    out = dict(python=platform.python_version(), emonb=__version__)
     for n in names:
         with contextlib.suppress(metadata.PackageNotFoundError): out[n] = metadata.version(n)
     return out
