@@ -16,13 +16,7 @@ from .eeg_power import PARTS, POWER_RECIPE
 from .registry import register_model
 from .small_readers import READER_DROP, WholeSecond, small_face
 
-# %% ../../nbs/42a_deep_product.ipynb #cell-004
-FRONTS = dict(                          # front_end → end of a network's name → (its own front-end, parts of rhythms)
-    apart=dict(_power=('power_alone', PARTS[:1]), _form=('form_alone', PARTS[1:])), samples={'': ('samples', ())},
-    power={'': ('power', PARTS)}, power_alone={'': ('power_alone', PARTS[:1])},
-    form_alone={'': ('form_alone', PARTS[1:])})
-FACES = 'maps', 'pixels'
-
+# %% ../../nbs/42a_deep_product.ipynb #3bc4777b
 class SecondAlone(ModalityNets):
     "One kind of signals of a batch → logits (B, num_classes), from parts of their whole second (chapter 41a)."
     def __init__(self, name, parts, num_classes, in_chans, eeg_chans, length, drop):
@@ -43,21 +37,30 @@ class PixelsAlone(nn.Module):
 
     def forward(self, batch): return self.reader(without_gaps(batch['face_pixels'])[0])
 
+# %% ../../nbs/42a_deep_product.ipynb #cell-004
+FRONTS = dict(                          # front_end → end of a network's name → (its own front-end, parts of rhythms)
+    apart=dict(_power=('power_alone', PARTS[:1]), _form=('form_alone', PARTS[1:])), samples={'': ('samples', ())},
+    power={'': ('power', PARTS)}, power_alone={'': ('power_alone', PARTS[:1])},
+    form_alone={'': ('form_alone', PARTS[1:])})
+FACES = 'maps', 'pixels'
+
 class DeepProduct(nn.Module, PyTorchModelHubMixin):
     """A batch → logits (B, num_classes): the sum of the logits of networks trained apart, one or more a modality.
 
     Arguments and batch are those of `DeepFusion`; a modality that is missing in a row adds nothing there. With
     `front_end='apart'` signals have two networks, one for the power of their rhythms and one for their form. `whole`:
     beside each of these a small reader of the whole second, and their mean counts. `face_reader`: 'pixels', a small
-    reader of `face_pixels`, or 'maps', a face net on maps of a frozen CNN; `reader_drop`: of the small ones. `face_odds`
-    is what the logits of the face count for beside the others."""
+    reader of `face_pixels`, or 'maps', a face net on maps of a frozen CNN; `reader_drop`: of the small ones.
+    `face_odds` is what the logits of the face count for beside the others."""
     def __init__(self, *, modalities=('bio', 'face'), num_classes=1, in_chans=40, eeg_chans=32, length=128, dim=64,
                  num_layers=2, num_heads=4, ff_dim=128, out_dim=64, frames=5, hidden=(64, 16), drop_rate=.4,
-                 freeze_cnn=True, front_end='apart', face_odds=1., whole=True, face_reader='pixels', reader_drop=READER_DROP):
+                 freeze_cnn=True, front_end='apart', face_odds=1., whole=True, face_reader='pixels',
+                 reader_drop=READER_DROP):
         super().__init__()
         sizes = dict(num_classes=num_classes, in_chans=in_chans, eeg_chans=eeg_chans, length=length, dim=dim,
                      num_layers=num_layers, num_heads=num_heads, ff_dim=ff_dim, out_dim=out_dim, frames=frames,
                      hidden=tuple(hidden), drop_rate=drop_rate, freeze_cnn=freeze_cnn)
+        small = dict(num_classes=num_classes, in_chans=in_chans, eeg_chans=eeg_chans, length=length, drop=reader_drop)
         self.modalities = check_modalities(modalities)
         fronts = FRONTS[one_of('front_end', front_end, FRONTS)]
         own = one_of('face_reader', face_reader, FACES) == 'pixels'
@@ -69,8 +72,7 @@ class DeepProduct(nn.Module, PyTorchModelHubMixin):
                 continue
             for end, (front, parts) in fronts.items():
                 nets = {m + end: DeepFusion(modalities=(m,), front_end=front, **sizes)}
-                if whole and parts:
-                    nets[f'{m}{end}_whole'] = SecondAlone(m, parts, num_classes, in_chans, eeg_chans, length, reader_drop)
+                if whole and parts: nets[f'{m}{end}_whole'] = SecondAlone(m, parts, **small)
                 self.alone.update(nets)
                 self.counts.update(dict.fromkeys(nets, 1/len(nets)))
 
