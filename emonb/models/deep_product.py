@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import nn
 
-from ..core import one_of
+from ..core import EmonbError, one_of
 from .deep_fusion import DeepFusion, ModalityNets, check_modalities, fusion_inputs, without_gaps
 from .eeg_power import PARTS, POWER_RECIPE
 from .registry import register_model
@@ -33,9 +33,15 @@ class PixelsAlone(nn.Module):
         super().__init__()
         self.reader = small_face(num_classes, drop)
 
-    def there(self, batch): return without_gaps(batch['face_pixels'])[1][:, None]
+    def seen(self, batch):
+        "The pixels, 0 where there are none, and which rows have them. `EmonbError` for a batch without."
+        if 'face_pixels' not in batch:
+            raise EmonbError(f"the batch has no 'face_pixels', which the face is read from; it holds {', '.join(batch)}")
+        return without_gaps(batch['face_pixels'])
 
-    def forward(self, batch): return self.reader(without_gaps(batch['face_pixels'])[0])
+    def there(self, batch): return self.seen(batch)[1][:, None]
+
+    def forward(self, batch): return self.reader(self.seen(batch)[0])
 
 # %% ../../nbs/42a_deep_product.ipynb #cell-004
 FRONTS = dict(                          # front_end → end of a network's name → (its own front-end, parts of rhythms)
