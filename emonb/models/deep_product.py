@@ -36,7 +36,8 @@ class PixelsAlone(nn.Module):
     def seen(self, batch):
         "The pixels, 0 where there are none, and which rows have them. `EmonbError` for a batch without."
         if 'face_pixels' not in batch:
-            raise EmonbError(f"the batch has no 'face_pixels', which the face is read from; it holds {', '.join(batch)}")
+            raise EmonbError(f"the batch has no 'face_pixels', which the face is read from; "
+                             f"it holds {', '.join(batch)}")
         return without_gaps(batch['face_pixels'])
 
     def there(self, batch): return self.seen(batch)[1][:, None]

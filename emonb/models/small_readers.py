@@ -25,7 +25,9 @@ class Standardised(nn.BatchNorm1d):
 READER_DROP = .3, .5      # of the features, of the hidden layer
 
 class SmallReader(nn.Sequential):
-    "Features (B, features) → logits (B, num_classes): z, dropout, one hidden layer, dropout."
+    """Features (B, features) → logits (B, num_classes): z, dropout, one hidden layer, dropout.
+
+    `EmonbError` for another number of features."""
     def __init__(self, features:int, num_classes:int=1, hidden:int=64, drop:tuple=READER_DROP):
         self.features = features
         super().__init__(Standardised(features), nn.Dropout(drop[0]), nn.Linear(features, hidden), nn.ReLU(),
