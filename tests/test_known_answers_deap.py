@@ -421,7 +421,8 @@ def test_a_floor_of_steps_is_what_few_trials_of_a_person_need():
     data = signals_of(small_twin('power', 2., trial_stamp=0.))
     reached = {}
     for floor in (True, False):
-        recipe = recipe_of('deep_product', dict(modalities=('bio',)), **({} if floor else dict(min_steps=0)))
+        encoders = dict(modalities=('bio',), whole=False)            # small readers need fewer steps
+        recipe = recipe_of('deep_product', encoders, **({} if floor else dict(min_steps=0)))
         p = run_folds(data, splits_of(data, 'trials', 2), recipe)
         said = by_trial(data, p.row.to_numpy(), p.p1.to_numpy()).sort_index()
         reached[floor] = scores(data.meta.groupby('trial').label.first(), said, 2)['UAR']
