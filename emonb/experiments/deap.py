@@ -232,13 +232,15 @@ def within_person(x, subject) -> np.ndarray:
 
 def center_maps(data:Prepared) -> Prepared:
     "The set whose face maps have no person's mean any more, and whose pixels are z within each person."
-    maps, mask, who = data.x['face_maps'], data.x['face_mask'], data.meta.subject.to_numpy()
+    who = data.meta.subject.to_numpy()
+    pixels = {k: within_person(data.x[k], who) for k in ('face_pixels',) if k in data.x}
+    if 'face_maps' not in data.x: return data.with_x(**pixels)
+    maps, mask = data.x['face_maps'], data.x['face_mask']
     def make(tmp):
         out = np.lib.format.open_memmap(tmp, 'w+', np.float16, maps.shape)
         centre_maps(maps, mask, who, out)
         out.flush()
     key = '-'.join([digests(dict(face_maps=maps))['face_maps'][:16], code_key(center_maps)])
-    pixels = {k: within_person(data.x[k], who) for k in ('face_pixels',) if k in data.x}
     return data.with_x(face_maps=kept_beside(data, 'face_centred', key, make), **pixels)
 
 def keep_pixels(data:Prepared) -> Prepared:
@@ -414,13 +416,14 @@ def load_set(p:Parameters, reader:Deap) -> Prepared:
     data.info.update(weights=p.weights, **({} if seen else dict(detector='none')))
     if p.scale == 'subject':
         data = data.with_x(features=within_person(data.x['features'], data.meta.subject.to_numpy()))
-    frozen = seen and (p.face_cnn == 'frozen' or 'face_maps' in kept_arrays(p))
+    read = kept_arrays(p)
+    frozen = seen and ('face_maps' in read or p.face_cnn == 'frozen' and 'deep_fusion' in listed(p.model))
     if seen and p.no_video == 'kept':
         faces = windows_of(prepared(True), data)
         faces = keep_pixels(keep_maps(faces, p.face_weights, p.device) if frozen else faces)
         data = with_missing(data, faces)
     elif frozen: data = keep_maps(data, p.face_weights, p.device)
-    if seen and (p.alike or 'face_pixels' in kept_arrays(p)) and 'face_pixels' not in data.x: data = keep_pixels(data)
+    if seen and (p.alike or 'face_pixels' in read) and 'face_pixels' not in data.x: data = keep_pixels(data)
     if seen: data = keep_affect(data, p)
     return center_maps(data) if p.center_faces else data
 
